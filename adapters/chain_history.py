@@ -1,0 +1,105 @@
+"""Finding again, in the chain's logs, what was done before this service knew of it."""
+
+from typing import Any
+
+from eth_utils.crypto import keccak
+
+from adapters.contracts import (
+    MLFLOW_RUN_ID,
+    MODEL_LINKED,
+    MODEL_REGISTERED,
+    NAME,
+    SYMBOL,
+    topic_address,
+    topic_of,
+)
+from adapters.rpc import RpcClient, RpcError
+from adapters.rpc_errors import is_range_limit
+from adapters.strategies import PROXY, call_request, create2_address
+from adapters.watcher import BlockWatcher
+from saga.errors import ChainError, ChainUnavailableError
+from saga.facts import EntryExists, Mined, TokenExists
+from saga.model import Deployment, Receipt, Registration
+
+
+class ChainHistory:
+    """Log queries from the block where the contracts begin."""
+
+    def __init__(self, rpc: RpcClient, watcher: BlockWatcher, *, from_block: int) -> None:
+        self._rpc = rpc
+        self._watcher = watcher
+        self._from_block = from_block
+
+    async def logs(self, query: dict[str, Any]) -> list[dict[str, Any]]:
+        """All logs that match; the range is halved as often as the node asks for less."""
+        end = int(await self._rpc.call("eth_blockNumber"), 16)
+        spans, found = [(min(self._from_block, end), end)], []
+        while spans:
+            first, last = spans.pop()
+            span = {"fromBlock": hex(first), "toBlock": hex(last)}
+            try:
+                found += await self._rpc.call("eth_getLogs", {**query, **span})
+            except RpcError as error:
+                if first == last or not is_range_limit(error):
+                    raise ChainError(f"{self._rpc.host} eth_getLogs: {error}") from error
+                middle = (first + last) // 2
+                spans += [(middle + 1, last), (first, middle)]
+        return found
+
+    async def token(self, token: str, model_id: str) -> TokenExists:
+        """What the chain knows of a token: its content, and the transaction that made it."""
+        logs = await self.logs(
+            {"address": token, "topics": [MODEL_LINKED.topic, topic_of(model_id)]}
+        )
+        if not logs:
+            raise ChainError(f"token {token} has no ModelLinked log for this model yet")
+        answers = await self._rpc.batch(
+            [call_request(token, f.encode()) for f in (NAME, SYMBOL, MLFLOW_RUN_ID)]
+        )
+        for answer in answers:
+            if isinstance(answer, RpcError):
+                raise ChainError(f"token {token} does not answer: {answer}")
+        return TokenExists(
+            deployment=Deployment(token=token, receipt=await self._receipt(logs[0]), adopted=True),
+            name=NAME.decode(answers[0])[0],
+            symbol=SYMBOL.decode(answers[1])[0],
+            mlflow_run_id=MLFLOW_RUN_ID.decode(answers[2])[0],
+        )
+
+    async def entry(self, registry: str, token: str, model_id: str) -> EntryExists:
+        """The transaction that entered our token in the registry."""
+        logs = await self.logs(
+            {
+                "address": registry,
+                "topics": [MODEL_REGISTERED.topic, topic_of(model_id), topic_address(token)],
+            }
+        )
+        if not logs:
+            raise ChainError(f"the registry has no ModelRegistered log for token {token} yet")
+        return EntryExists(Registration(receipt=await self._receipt(logs[0]), adopted=True))
+
+    async def linked_token(self, model_id: str, salt: bytes) -> str | None:
+        """A token of the model that CREATE2 made with the model's salt, whatever its content.
+
+        Anybody can emit a ModelLinked log; only a contract at an address that follows from the
+        salt counts, and that follows from the transaction that made it.
+        """
+        for log in await self.logs({"topics": [MODEL_LINKED.topic, topic_of(model_id)]}):
+            made_by = await self._rpc.call("eth_getTransactionByHash", log["transactionHash"])
+            if made_by is None or (made_by["to"] or "").lower() != PROXY.lower():
+                continue
+            data = bytes.fromhex(made_by["input"][2:])
+            token = create2_address(salt, keccak(data[32:]))
+            if data[:32] == salt and token.lower() == log["address"].lower():
+                return token
+        return None
+
+    async def _receipt(self, log: dict[str, Any]) -> Receipt:
+        """The receipt behind a log. Raises ChainUnavailableError until it is deep enough."""
+        raw = await self._rpc.call("eth_getTransactionReceipt", log["transactionHash"])
+        fact = None if raw is None else await self._watcher.judge(raw)
+        if not isinstance(fact, Mined):
+            raise ChainUnavailableError(
+                f"transaction {log['transactionHash']} waits for its confirmations"
+            )
+        return fact.receipt

@@ -1,0 +1,56 @@
+-- Turns one entry of the processing list into a saga, or finds that it belongs to one.
+-- KEYS: saga, history, due, index RECEIVED, processing list, index DEAD_LETTERED,
+--       sagas of the model
+-- ARGV: saga id, message bytes, owner, lease ms, index key prefix, history entry,
+--       reopening entry, '1' when the message names a model, then pairs of further fields
+-- Returns {ADMITTED | REOPENED, hash…}, or {STOLEN | HELD | DUPLICATE, state}.
+-- Invariant: the message leaves the processing list only when it is a second copy, or when its
+-- saga is terminal.
+local saga, history, due, received, processing, dead, siblings = unpack(KEYS)
+local id, message, owner, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local now = clock()
+local held = redis.call('HMGET', saga, 'state', 'owner', 'message', 'failed_in', 'fence', 'version')
+local state = held[1]
+
+if state and held[2] == owner then return {'ADMITTED', redis.call('HGETALL', saga)} end
+
+if not state then
+  if not redis.call('LPOS', processing, message) then return {'STOLEN', ''} end
+  redis.call('HSET', saga, 'schema', '1', 'id', id, 'state', 'RECEIVED', 'version', '1',
+    'owner', owner, 'fence', '1', 'message', message,
+    'created_ms', text(now), 'updated_ms', text(now))
+  for i = 9, #ARGV, 2 do redis.call('HSET', saga, ARGV[i], ARGV[i + 1]) end
+  redis.call('ZADD', received, now, id)
+  if ARGV[8] == '1' then
+    redis.call('ZADD', siblings, now, id)
+    redis.call('ZREMRANGEBYRANK', siblings, 0, -101)
+  end
+  redis.call('ZADD', due, now + lease, id)
+  record(history, now, ARGV[6])
+  return {'ADMITTED', redis.call('HGETALL', saga)}
+end
+
+if state == 'DEAD_LETTERED' then
+  if not redis.call('LPOS', processing, message) then return {'STOLEN', state} end
+  redis.call('HSET', saga, 'state', held[4], 'owner', owner, 'fence', text(held[5] + 1),
+    'version', text(held[6] + 1), 'updated_ms', text(now), 'attempts', '0', 'takeovers', '0',
+    'message', message)
+  redis.call('HDEL', saga, 'error', 'error_class', 'failed_in', 'failed_at', 'claim')
+  redis.call('ZREM', dead, id)
+  redis.call('ZADD', ARGV[5] .. held[4], now, id)
+  redis.call('ZADD', due, now + lease, id)
+  record(history, now, ARGV[7] .. ',"state":"' .. held[4] .. '"}')
+  return {'REOPENED', redis.call('HGETALL', saga)}
+end
+
+if state == 'ACKED' or state == 'SKIPPED' then
+  redis.call('LREM', processing, 1, message)
+  return {'DUPLICATE', state}
+end
+
+-- An active saga keeps one copy of its message in the list; any further one goes.
+local needed = 1
+if held[3] == message then needed = 2 end
+if #redis.call('LPOS', processing, message, 'COUNT', needed) < needed then return {'HELD', state} end
+redis.call('LREM', processing, 1, message)
+return {'DUPLICATE', state}

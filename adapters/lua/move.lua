@@ -1,0 +1,48 @@
+-- The one door for a saga's writes: a move along an edge, or a write within a state.
+-- KEYS: saga, history, due, index of the state left, index of the state entered,
+--       processing list, outbound list, dead-letter list
+-- ARGV: saga id, owner, fence, version, state left, state entered, due mode, milliseconds,
+--       history entry, event ('' for none), acknowledge ('1' or ''), dead letter ('' for none),
+--       number of fields removed, their names, then pairs of fields set
+--   due mode: lease (milliseconds from now), timer (the same, and the lease is given up),
+--             end (leaves `due`; milliseconds is how long the hash is kept, 0 for ever)
+-- Returns OK, DUPLICATE, GONE, FENCED or CONFLICT.
+-- Invariant: a saga is in `due` if and only if it is active, and in exactly one state index.
+local saga, history, due, from, to, processing, outbound, dead = unpack(KEYS)
+local id, owner, fence, version = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local mode, span = ARGV[7], tonumber(ARGV[8])
+local refused = refusal(saga, owner, fence, version)
+if refused then return refused end
+if redis.call('HGET', saga, 'state') ~= ARGV[5] then return 'CONFLICT' end
+
+local now = clock()
+accept(saga, owner, version, now)
+redis.call('HSET', saga, 'state', ARGV[6])
+local removed = tonumber(ARGV[13])
+for i = 14, 13 + removed do redis.call('HDEL', saga, ARGV[i]) end
+for i = 14 + removed, #ARGV, 2 do redis.call('HSET', saga, ARGV[i], ARGV[i + 1]) end
+
+if ARGV[10] ~= '' then redis.call('LPUSH', outbound, ARGV[10]) end
+if ARGV[12] ~= '' then redis.call('LPUSH', dead, ARGV[12]) end
+if ARGV[11] == '1' then
+  redis.call('LREM', processing, -1, redis.call('HGET', saga, 'message'))
+end
+
+if ARGV[5] ~= ARGV[6] then
+  redis.call('ZREM', from, id)
+  redis.call('ZADD', to, now, id)
+end
+record(history, now, ARGV[9])
+if mode == 'end' then
+  redis.call('ZREM', due, id)
+  redis.call('HSET', saga, 'owner', '')
+  if span > 0 then
+    redis.call('PEXPIRE', saga, span)
+    redis.call('PEXPIRE', history, span)
+    redis.call('ZREMRANGEBYSCORE', to, '-inf', now - span)
+  end
+else
+  if mode == 'timer' then redis.call('HSET', saga, 'owner', '') end
+  redis.call('ZADD', due, now + span, id)
+end
+return 'OK'

@@ -1,0 +1,32 @@
+-- Puts a dead-lettered or waiting saga back to work, by an operator's order.
+-- KEYS: saga, history, due, index DEAD_LETTERED, index of the state resumed to, processing list,
+--       dead-letter list
+-- ARGV: saga id, version seen, state seen, state resumed to, dead letter ('' for none), history entry
+-- Returns OK, LEASED (a worker is on it right now), GONE or CONFLICT (it has moved since it was read).
+-- Invariant: the message is back in the processing list in the same write that makes it active.
+local saga, history, due, dead, to, processing, letters = unpack(KEYS)
+local id = ARGV[1]
+local held = redis.call('HMGET', saga, 'state', 'version', 'owner', 'message')
+if not held[1] then return 'GONE' end
+if held[1] ~= ARGV[3] or held[2] ~= ARGV[2] then return 'CONFLICT' end
+local now = clock()
+if held[1] ~= 'DEAD_LETTERED' then
+  local lease = redis.call('ZSCORE', due, id)
+  if held[3] ~= '' and lease and tonumber(lease) > now then return 'LEASED' end
+end
+redis.call('HSET', saga, 'state', ARGV[4], 'version', text(held[2] + 1), 'owner', '',
+  'attempts', '0', 'takeovers', '0', 'updated_ms', text(now))
+redis.call('HINCRBY', saga, 'fence', 1)
+redis.call('HDEL', saga, 'error', 'error_class', 'failed_in', 'failed_at', 'op')
+if held[1] == 'DEAD_LETTERED' then
+  if ARGV[4] == 'RECEIVED' then redis.call('HDEL', saga, 'claim') end
+  redis.call('ZREM', dead, id)
+  redis.call('ZADD', to, now, id)
+  if ARGV[5] ~= '' then redis.call('LREM', letters, 1, ARGV[5]) end
+  if not redis.call('LPOS', processing, held[4]) then
+    redis.call('LPUSH', processing, held[4])
+  end
+end
+redis.call('ZADD', due, now, id)
+record(history, now, ARGV[6])
+return 'OK'

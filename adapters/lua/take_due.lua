@@ -1,0 +1,26 @@
+-- Leases sagas whose lease ran out or whose retry time has come.
+-- KEYS: due
+-- ARGV: owner, lease ms, how many at most, key prefix of sagas, suffix of histories,
+--       history entry
+-- Returns a list of hashes.
+-- Invariant: a saga leaves `due` here only when its hash is gone.
+local due, owner, lease, prefix = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[4]
+local now = clock()
+local taken = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, ARGV[3])) do
+  local saga = prefix .. id
+  local held = redis.call('HMGET', saga, 'state', 'owner')
+  if not held[1] then
+    redis.call('ZREM', due, id)
+  else
+    redis.call('HSET', saga, 'owner', owner)
+    redis.call('HINCRBY', saga, 'fence', 1)
+    if held[2] ~= '' then
+      redis.call('HINCRBY', saga, 'takeovers', 1)
+      record(saga .. ARGV[5], now, ARGV[6] .. ',"state":"' .. held[1] .. '"}')
+    end
+    redis.call('ZADD', due, now + lease, id)
+    taken[#taken + 1] = redis.call('HGETALL', saga)
+  end
+end
+return taken

@@ -1,0 +1,102 @@
+"""A saga as a Redis hash, and back. Field names are permanent (`tests/golden`)."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+from saga.model import Deployment, HistoryEntry, Intent, Lease, Registration, Saga, State
+
+_STRUCTS: dict[str, type[Intent | Deployment | Registration]] = {
+    "deploy": Intent,
+    "register": Intent,
+    "deployment": Deployment,
+    "registration": Registration,
+}
+_TEXTS = (
+    "message_id",
+    "model_id",
+    "error",
+    "error_class",
+    "failed_at",
+    "claim",
+    "content",
+    "traceparent",
+)
+
+
+def pairs(flat: Iterable[bytes]) -> dict[bytes, bytes]:
+    """A RESP2 flat list of fields and values as a mapping."""
+    items = iter(flat)
+    return dict(zip(items, items, strict=True))
+
+
+def decode(fields: Mapping[bytes, bytes], *, resumed: bool = False) -> Saga:
+    """The saga of a hash. Raises msgspec.ValidationError when it was tampered with."""
+
+    def text(name: str) -> str | None:
+        value = fields.get(name.encode())
+        return None if value is None else value.decode("utf-8", "replace")
+
+    failed_in = text("failed_in")
+    return Saga(
+        id=fields[b"id"].decode(),
+        state=State(fields[b"state"].decode()),
+        version=int(fields[b"version"]),
+        lease=Lease(owner=fields[b"owner"].decode(), fence=int(fields[b"fence"])),
+        message=fields[b"message"],
+        created_ms=int(fields[b"created_ms"]),
+        updated_ms=int(fields[b"updated_ms"]),
+        attempts=int(fields.get(b"attempts", b"0")),
+        takeovers=int(fields.get(b"takeovers", b"0")),
+        failed_in=None if failed_in is None else State(failed_in),
+        claim_same=fields.get(b"claim_same") == b"1",
+        resumed=resumed,
+        **{name: text(name) for name in _TEXTS},  # type: ignore[arg-type]  # all str | None
+        **{  # type: ignore[arg-type]  # each of its own type
+            name: msgspec.json.decode(fields[name.encode()], type=kind)
+            for name, kind in _STRUCTS.items()
+            if name.encode() in fields
+        },
+    )
+
+
+def encode_struct(value: Intent | Deployment | Registration) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def history_entry(**fields: object) -> bytes:
+    """A history entry as JSON without its opening brace: the server puts its time in front."""
+    return msgspec.json.encode({k: v for k, v in fields.items() if v is not None})[1:]
+
+
+def decode_history(raw: bytes) -> HistoryEntry:
+    return msgspec.json.decode(raw, type=HistoryEntry)
+
+
+def dead_letter(saga: Saga, *, error: str, error_class: str, failed_at: str, queue: str) -> bytes:
+    """The DLQ entry of a saga: readable by the producers' own tools, then our fields.
+
+    `original_message` is the message as a string; bytes that are no UTF-8 are replaced there, and
+    kept in `original_message_base64`. The same arguments give the same bytes.
+    """
+    entry: dict[str, object] = {
+        "original_message": saga.message.decode("utf-8", "replace"),
+        "error": error,
+        "failed_at": failed_at,
+        "original_queue": queue,
+        "saga_id": saga.id,
+        "model_id": saga.model_id,
+        "failed_in": saga.state.value,
+        "error_class": error_class,
+        "attempts": saga.attempts,
+    }
+    try:
+        saga.message.decode("utf-8")
+    except UnicodeDecodeError:
+        entry["original_message_base64"] = saga.message
+    return msgspec.json.encode(entry)
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

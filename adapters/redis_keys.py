@@ -1,0 +1,59 @@
+"""Every key name in Redis, built here and nowhere else."""
+
+import msgspec
+
+from saga.model import State
+
+
+class RedisKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """The four lists by their configured names, everything else below `prefix`.
+
+    Scripts touch several keys at once, so a Redis Cluster is not supported.
+    """
+
+    inbound: str
+    processing: str
+    outbound: str
+    dead_letters: str
+    prefix: str = "hokusai:saga:"
+
+    HISTORY_SUFFIX = ":history"
+
+    @property
+    def saga_prefix(self) -> str:
+        return f"{self.prefix}id:"
+
+    def saga(self, saga_id: str) -> str:
+        return f"{self.saga_prefix}{saga_id}"
+
+    def history(self, saga_id: str) -> str:
+        return f"{self.saga(saga_id)}{self.HISTORY_SUFFIX}"
+
+    @property
+    def due(self) -> str:
+        """Sorted set: active saga → when it next needs somebody (server ms)."""
+        return f"{self.prefix}due"
+
+    @property
+    def index_prefix(self) -> str:
+        return f"{self.prefix}state:"
+
+    def index(self, state: State) -> str:
+        """Sorted set: sagas in a state → when they entered it (server ms)."""
+        return f"{self.index_prefix}{state.value}"
+
+    def claim(self, model_id: str) -> str:
+        """String: the id of the saga that owns the model."""
+        return f"{self.prefix}model:{model_id}"
+
+    def sagas_of(self, model_id: str) -> str:
+        """Sorted set: the last hundred sagas whose message names the model → when they began."""
+        return f"{self.prefix}sagas-of:{model_id}"
+
+    def lane(self, chain_id: int, sender: str) -> str:
+        """Hash of one signer on one chain: `next` nonce."""
+        return f"{self.prefix}lane:{chain_id}:{sender.lower()}"
+
+    def outstanding(self, chain_id: int, sender: str) -> str:
+        """Sorted set: saga and step → nonce that is not known to be spent."""
+        return f"{self.lane(chain_id, sender)}:outstanding"

@@ -1,0 +1,160 @@
+"""Reading sagas, and putting them back to work by hand."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import cast
+
+import msgspec
+from redis.asyncio import Redis
+
+from adapters.redis_client import Scripts, translated
+from adapters.redis_codec import dead_letter, decode, decode_history, history_entry
+from adapters.redis_keys import RedisKeys
+from saga.model import HistoryEntry, Saga, State
+
+_PAGE = 500
+
+
+class RedisViews:
+    """What the operator's commands read. Nothing here scans the key space."""
+
+    def __init__(self, client: "Redis", keys: RedisKeys) -> None:
+        self._client = client
+        self._keys = keys
+        self._scripts = Scripts(client)
+
+    async def find(self, id_or_model: str) -> Saga | None:
+        """A saga by its id; else the one that owns the model; else the model's newest."""
+        saga = await self.get(id_or_model)
+        if saga is None and (holder := await self._get(self._keys.claim(id_or_model))) is not None:
+            saga = await self.get(holder.decode())
+        if saga is None and (siblings := await self.siblings(id_or_model)):
+            saga = siblings[0]
+        return saga
+
+    @translated
+    async def siblings(self, model_id: str) -> Sequence[Saga]:
+        """The sagas whose message names the model, newest first, at most a hundred."""
+        ids = await self._client.zrevrange(self._keys.sagas_of(model_id), 0, -1)
+        hashes = await self._hashes(cast("list[bytes]", ids))
+        return [decode(fields) for fields in hashes if fields]
+
+    async def claimed(self, saga: Saga, model_id: str, content: str) -> Saga:
+        """The saga as `claim_model.lua` would leave it, without claiming anything."""
+        holder = None
+        if (holder_id := await self._get(self._keys.claim(model_id))) is not None:
+            holder = await self.get(holder_id.decode())
+        if holder is not None:
+            ended = holder.state in (State.DEAD_LETTERED, State.SKIPPED)
+            if ended and holder.deploy is None and holder.deployment is None:
+                holder = None
+        if holder is None or holder.id == saga.id:
+            return msgspec.structs.replace(saga, claim=saga.id, claim_same=True)
+        same = holder.content == content
+        return msgspec.structs.replace(saga, claim=holder.id, claim_same=same)
+
+    @translated
+    async def _get(self, key: str) -> bytes | None:
+        return cast("bytes | None", await self._client.get(key))
+
+    @translated
+    async def get(self, saga_id: str) -> Saga | None:
+        fields = await self._client.hgetall(self._keys.saga(saga_id))
+        return decode(cast("dict[bytes, bytes]", fields)) if fields else None
+
+    @translated
+    async def history(self, saga_id: str) -> Sequence[HistoryEntry]:
+        raw = await self._client.lrange(self._keys.history(saga_id), 0, -1)
+        return [decode_history(cast("bytes", line)) for line in raw]
+
+    @translated
+    async def due_ms(self, saga_id: str) -> int | None:
+        """When the saga next needs somebody (server ms): its lease's end, or its retry time."""
+        score = await self._client.zscore(self._keys.due, saga_id)
+        return None if score is None else int(score)
+
+    @translated
+    async def counts(self) -> dict[State, int]:
+        """How many sagas each state holds. One round trip."""
+        pipe = self._client.pipeline(transaction=False)
+        for state in State:
+            pipe.zcard(self._keys.index(state))
+        return dict(zip(State, await pipe.execute(), strict=True))
+
+    @translated
+    async def depths(self) -> dict[str, int]:
+        """Lengths of the four lists, by role. One round trip."""
+        roles = {
+            "inbound": self._keys.inbound,
+            "processing": self._keys.processing,
+            "outbound": self._keys.outbound,
+            "dead_letters": self._keys.dead_letters,
+        }
+        pipe = self._client.pipeline(transaction=False)
+        for key in roles.values():
+            pipe.llen(key)
+        return dict(zip(roles, await pipe.execute(), strict=True))
+
+    async def sagas(self, states: Sequence[State]) -> AsyncIterator[Saga]:
+        """The sagas in these states, each state's oldest first, read in pages."""
+        for state in states:
+            start = 0
+            while ids := await self._page(state, start):
+                for fields in await self._hashes(ids):
+                    if fields:
+                        yield decode(fields)
+                start += _PAGE
+
+    @translated
+    async def _page(self, state: State, start: int) -> list[bytes]:
+        return cast(
+            "list[bytes]",
+            await self._client.zrange(self._keys.index(state), start, start + _PAGE - 1),
+        )
+
+    @translated
+    async def _hashes(self, ids: Sequence[bytes]) -> list[dict[bytes, bytes]]:
+        pipe = self._client.pipeline(transaction=False)
+        for saga_id in ids:
+            pipe.hgetall(self._keys.saga(saga_id.decode()))
+        return cast("list[dict[bytes, bytes]]", await pipe.execute())
+
+    @translated
+    async def resume(self, saga: Saga, to: State, *, actor: str) -> str:
+        """Put a saga back to work in state `to`.
+
+        Returns OK, LEASED (a worker is on it), GONE or CONFLICT (it moved since it was read).
+        """
+        letter = b""
+        if saga.state is State.DEAD_LETTERED:
+            letter = self.letter_of(saga)
+        answer = await self._scripts.call(
+            "resume",
+            [
+                self._keys.saga(saga.id),
+                self._keys.history(saga.id),
+                self._keys.due,
+                self._keys.index(State.DEAD_LETTERED),
+                self._keys.index(to),
+                self._keys.processing,
+                self._keys.dead_letters,
+            ],
+            [
+                saga.id,
+                saga.version,
+                saga.state.value,
+                to.value,
+                letter,
+                history_entry(kind="resumed", worker=actor, state=to, was=saga.state),
+            ],
+        )
+        return cast("bytes", answer).decode()
+
+    def letter_of(self, saga: Saga) -> bytes:
+        """The bytes that this dead-lettered saga has in the DLQ."""
+        return dead_letter(
+            msgspec.structs.replace(saga, state=saga.failed_in or State.RECEIVED),
+            error=saga.error or "",
+            error_class=saga.error_class or "",
+            failed_at=saga.failed_at or "",
+            queue=self._keys.inbound,
+        )

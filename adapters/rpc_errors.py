@@ -1,0 +1,132 @@
+"""Node error texts → what to do. Foreign error strings die in this file.
+
+Lower-case substring match, the message before the code, no anchors: nodes append details. The
+strings are those of geth, erigon, bor, Besu, Nethermind, anvil and Hardhat.
+"""
+
+from enum import Enum, auto
+
+from adapters.rpc import RpcError
+
+
+class SendVerdict(Enum):
+    """What a node's answer to `eth_sendRawTransaction` means for the bytes."""
+
+    KNOWN = auto()
+    """The node has them."""
+    ASK = auto()
+    """Unknown or contradictory: the hash must be watched, the chain asked."""
+    WAIT = auto()
+    """Not taken now; the same bytes may be taken later."""
+    HOLD = auto()
+    """Not taken before an operator does something, such as sending funds."""
+    NEVER = auto()
+    """No node will take these bytes."""
+
+
+# The first match wins: "replacement transaction underpriced" contains "transaction underpriced".
+_RULES: tuple[tuple[SendVerdict, tuple[str, ...]], ...] = (
+    (
+        SendVerdict.KNOWN,
+        (
+            "already known",
+            "alreadyknown",
+            "transaction already imported",
+            "existing txn with same hash",
+            "same hash was already imported",
+        ),
+    ),
+    (SendVerdict.ASK, ("unknown transaction",)),
+    (SendVerdict.KNOWN, ("known transaction",)),
+    (
+        SendVerdict.ASK,
+        (
+            "nonce too low",
+            "oldnonce",
+            "replacement transaction underpriced",
+            "could not replace existing tx",
+        ),
+    ),
+    (
+        SendVerdict.HOLD,
+        (
+            "insufficient funds",
+            "upfront cost exceeds account balance",
+            "doesn't have enough funds",
+            "exceeds the configured cap",
+            "transaction fee cap exceeded",
+        ),
+    ),
+    (
+        SendVerdict.NEVER,
+        (
+            "intrinsic gas too low",
+            "intrinsic gas exceeds gas limit",
+            "intrinsicgas",
+            "intrinsic gas too high",
+            "requires at least",
+            "exceeds block gas limit",
+            "gas limit reached",
+            "transaction gas limit too high",
+            "exceeds transaction gas cap",
+            "insufficient gas for floor data gas cost",
+            "max initcode size exceeded",
+            "initcode too large",
+            "oversized data",
+            "invalid sender",
+            "invalid chain id",
+            "max priority fee per gas higher than max fee per gas",
+            "only replay-protected",
+        ),
+    ),
+    (
+        SendVerdict.WAIT,
+        (
+            "transaction underpriced",
+            "gas price below",
+            "gas price less than",
+            "max fee per gas less than block base fee",
+            "underpriced",
+            "fee too low",
+            "feetoolow",
+            "is too low for the next block",
+            "txpool is full",
+            "sub-pool is full",
+            "nonce too high",
+            "noncegap",
+            "nonce too far in future",
+            "too distant from current sender nonce",
+            "future transaction tries to replace pending",
+            "account limit exceeded",
+            "address already reserved",
+            "in-flight transaction limit reached",
+            "node is syncing",
+            "transaction indexing is in progress",
+        ),
+    ),
+)
+
+
+def send_verdict(error: RpcError) -> SendVerdict:
+    """What to do with bytes that a node answered with this error. Unknown text: ask the chain."""
+    message = error.message.lower()
+    for verdict, texts in _RULES:
+        if any(text in message for text in texts):
+            return verdict
+    return SendVerdict.ASK
+
+
+_REVERTS = ("revert", "invalid opcode", "out of gas", "vm exception", "execution error")
+
+
+def is_revert(error: RpcError) -> bool:
+    """Whether a simulation failed in the EVM, and not in the node."""
+    message = error.message.lower()
+    return error.code == 3 or error.data is not None or any(t in message for t in _REVERTS)
+
+
+def is_range_limit(error: RpcError) -> bool:
+    """Whether a log query asked for more than the node gives at once."""
+    message = error.message.lower()
+    words = ("range", "too many", "limit", "exceed", "more than", "response size", "query timeout")
+    return error.code in (-32005, -32602) or any(word in message for word in words)

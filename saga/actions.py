@@ -1,0 +1,92 @@
+"""Everything `decide` may ask for. The engine performs one, and feeds the fact back."""
+
+import msgspec
+
+from saga.facts import Call
+from saga.model import Deployment, ErrorClass, Registration, Step
+
+
+class ClaimModel(msgspec.Struct, frozen=True):
+    """Make this saga the model's own, or learn which saga is."""
+
+    model_id: str
+    content: str
+    """Fingerprint of what defines the token."""
+
+
+class LookUp(msgspec.Struct, frozen=True):
+    """Ask the chain whether the step's work exists; simulate the call if not."""
+
+    step: Step
+
+
+class Intend(msgspec.Struct, frozen=True):
+    """Take a nonce, sign, and store the signed bytes, in one write."""
+
+    step: Step
+    call: Call
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Give the stored bytes to the nodes."""
+
+    step: Step
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Ask the chain for the receipts of the stored hashes."""
+
+    step: Step
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """Wait for a receipt of the stored hashes, as deep as configured."""
+
+    step: Step
+
+
+class Abandon(msgspec.Struct, frozen=True):
+    """Forget an intent whose nonce is spent without its effect, then look again."""
+
+    step: Step
+    reason: str
+    counts: bool
+    """Whether it uses up one of the step's retries."""
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Try the same step again later, counted."""
+
+    reason: str
+
+
+class Advance(msgspec.Struct, frozen=True, kw_only=True):
+    """The step is done (outcome `ok`): record its result and move."""
+
+    model_id: str | None = None
+    deployment: Deployment | None = None
+    registration: Registration | None = None
+    event: bytes | None = None
+    """Pushed to the outbound list in the same script as the move."""
+    ack: bool = False
+    """Remove the source message in the same script as the move."""
+    note: str | None = None
+
+
+class Skip(msgspec.Struct, frozen=True):
+    """Nothing to deploy (outcome `skip`): record why and acknowledge."""
+
+    error_class: ErrorClass
+    reason: str
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """This cannot go on by itself (outcome `fail`): dead-letter it."""
+
+    error_class: ErrorClass
+    reason: str
+
+
+Effect = ClaimModel | LookUp | Intend | Send | Ask | Watch | Abandon | Retry
+Outcome = Advance | Skip | Fail
+Action = Effect | Outcome

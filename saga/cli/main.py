@@ -1,0 +1,121 @@
+"""The command line. Each command is a thin function; its work is in the module it imports."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saga.errors import ConfigError, SagaError
+from saga.model import State
+
+app = typer.Typer(
+    name="saga",
+    help="One HokusaiToken for each model that beats its baseline, exactly once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+contracts_app = typer.Typer(help="Contracts of development chains.", no_args_is_help=True)
+app.add_typer(contracts_app, name="contracts")
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else.")]
+StateOption = Annotated[State | None, typer.Option("--state", help="Only sagas in this state.")]
+
+
+def cli(arguments: list[str]) -> None:
+    """Run one command; errors that are the caller's or the world's are one line each."""
+    try:
+        app(args=arguments)
+    except ConfigError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"saga: {problem}\n")
+        sys.exit(2)
+    except SagaError as error:
+        sys.stderr.write(f"saga: {error}\n")
+        sys.exit(1)
+
+
+@app.command()
+def run() -> None:
+    """Run the orchestrator until SIGTERM; then finish or release what is in hand."""
+    from saga.cli.run import run_orchestrator  # noqa: PLC0415 - commands load what they need
+
+    run_orchestrator()
+
+
+@app.command()
+def send(
+    files: Annotated[
+        list[Path], typer.Argument(help="Message files; - reads one from stdin.", allow_dash=True)
+    ],
+) -> None:
+    """Put messages on the inbound list, as they are; a .jsonl file is one message a line."""
+    from saga.cli.send import send_files  # noqa: PLC0415
+
+    send_files(files)
+
+
+@app.command(name="list")
+def list_(*, state: StateOption = None, as_json: Json = False) -> None:
+    """List sagas, oldest first; with --json one object a line."""
+    from saga.cli.show import list_sagas  # noqa: PLC0415
+
+    list_sagas(state, as_json=as_json)
+
+
+@app.command()
+def show(
+    id_or_model: Annotated[str, typer.Argument(help="Saga id or model id.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Show one saga: state, reason, addresses, transactions, history."""
+    from saga.cli.show import show_saga  # noqa: PLC0415
+
+    show_saga(id_or_model, as_json=as_json)
+
+
+@app.command()
+def resume(
+    ids: Annotated[list[str] | None, typer.Argument(help="Saga ids or model ids.")] = None,
+    *,
+    all_: Annotated[bool, typer.Option("--all", help="All dead-lettered sagas.")] = False,
+    state: Annotated[State | None, typer.Option("--state", help="All sagas in this state.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Ask the chain and say what would be done.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Put dead-lettered or waiting sagas back to work, from the step they failed in."""
+    from saga.cli.resume import resume_sagas  # noqa: PLC0415
+
+    resume_sagas(ids or [], all_=all_, state=state, dry_run=dry_run, as_json=as_json)
+
+
+@contracts_app.command()
+def deploy(
+    *,
+    i_know: Annotated[
+        bool, typer.Option("--i-know", help="Allow chain ids 1 and 137, with real money.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Deploy registry and manager, grant the key its roles, install the CREATE2 proxy."""
+    from saga.cli.contracts import deploy_contracts  # noqa: PLC0415
+
+    deploy_contracts(i_know=i_know, as_json=as_json)
+
+
+@app.command()
+def demo(
+    *,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the stack up; Ctrl-C ends it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """The whole job on embedded parts, with a kill -9 in the middle, then an audit."""
+    from saga.cli.demo import run_demo  # noqa: PLC0415
+
+    run_demo(keep=keep, as_json=as_json)

@@ -1,0 +1,93 @@
+"""Sagas as rows, documents and lines for people and machines."""
+
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+from saga.model import HistoryEntry, Saga, State, Step
+
+STATE_STYLES = {
+    State.ACKED: "green",
+    State.SKIPPED: "yellow",
+    State.DEAD_LETTERED: "red",
+}
+
+
+def console() -> Console:
+    """Wide enough for hashes when the output is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+
+
+def safe(text: object) -> str:
+    """Foreign text for a terminal: no markup, no control characters."""
+    cleaned = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
+    return escape(cleaned)
+
+
+def styled(state: State) -> str:
+    style = STATE_STYLES.get(state, "cyan")
+    return f"[{style}]{state.value}[/]"
+
+
+def iso(ms: int) -> str:
+    text = datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def print_json(document: object) -> None:
+    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+
+
+def document(saga: Saga) -> dict[str, Any]:
+    """A saga as JSON shows it. Signed bytes are left out."""
+    found = {
+        "id": saga.id,
+        "state": saga.state,
+        "model_id": saga.model_id,
+        "message_id": saga.message_id,
+        "attempts": saga.attempts,
+        "takeovers": saga.takeovers,
+        "version": saga.version,
+        "fence": saga.lease.fence,
+        "created_at": iso(saga.created_ms),
+        "updated_at": iso(saga.updated_ms),
+        "error": saga.error,
+        "error_class": saga.error_class,
+        "failed_in": saga.failed_in,
+        "token_address": None if saga.deployment is None else saga.deployment.token,
+        "deployment": _step(saga, Step.DEPLOY),
+        "registration": _step(saga, Step.REGISTER),
+        "traceparent": saga.traceparent,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _step(saga: Saga, step: Step) -> dict[str, Any] | None:
+    intent, receipt = saga.intent(step), saga.receipt(step)
+    if intent is None and receipt is None:
+        return None
+    shown: dict[str, Any] = {}
+    if intent is not None:
+        shown["nonce"] = intent.nonce
+        shown["predicted_address"] = intent.predicted
+        shown["transaction_hashes"] = [attempt.hash for attempt in intent.attempts]
+    if receipt is not None:
+        shown["receipt"] = msgspec.structs.asdict(receipt)
+    return shown
+
+
+def history_documents(entries: Iterable[HistoryEntry]) -> list[dict[str, Any]]:
+    return [
+        {"at": iso(entry.at_ms)}
+        | {
+            name: value
+            for name, value in msgspec.structs.asdict(entry).items()
+            if value is not None and name != "at_ms"
+        }
+        for entry in entries
+    ]

@@ -1,0 +1,130 @@
+"""`saga resume`, also installed as `saga-resume`."""
+
+import asyncio
+import getpass
+import socket
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+from rich.table import Table
+
+from adapters.redis_views import RedisViews
+from saga.app import open_chain, open_store
+from saga.cli.render import console, print_json, safe, styled
+from saga.config import Settings, StoreSettings, load
+from saga.errors import UsageError
+from saga.machine import Guard
+from saga.model import Saga, State
+from saga.plan import plan
+from states.table import TABLE
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """What was, or would be, done with one saga."""
+
+    id: str
+    model_id: str | None
+    state: State
+    resumes_to: State | None = None
+    result: str
+    would_send: bool | None = None
+
+
+def resume_sagas(
+    ids: Sequence[str], *, all_: bool, state: State | None, dry_run: bool, as_json: bool
+) -> None:
+    """Raises UsageError when nothing, or nothing sensible, was chosen."""
+    if not (ids or all_ or state):
+        raise UsageError("name sagas or models, or give --all or --state")
+    if state in (State.ACKED, State.SKIPPED):
+        raise UsageError(f"--state {state}: these sagas are finished")
+    states = [State.DEAD_LETTERED] if all_ else []
+    if state is not None:
+        states = [state]
+    lines = asyncio.run(_dry(ids, states) if dry_run else _resume(ids, states))
+    if as_json:
+        for line in lines:
+            print_json(line)
+    else:
+        _print(lines)
+
+
+async def _chosen(
+    views: RedisViews, ids: Sequence[str], states: Sequence[State]
+) -> AsyncIterator[Saga]:
+    for name in ids:
+        saga = await views.find(name)
+        if saga is None:
+            raise UsageError(f"no saga and no model '{safe(name)}'")
+        yield saga
+    async for saga in views.sagas(states):
+        yield saga
+
+
+def target(saga: Saga) -> State | None:
+    """The state that a resume leads to; None when the saga is finished."""
+    if saga.state is State.DEAD_LETTERED:
+        return Guard(TABLE).resumed_state(saga.failed_in or State.RECEIVED)
+    return None if saga.state.terminal else saga.state
+
+
+async def _resume(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
+    actor = f"{getpass.getuser()}@{socket.gethostname()}"
+    answers = {
+        "OK": "resumed",
+        "LEASED": "left alone: a worker is on it",
+        "CONFLICT": "left alone: it has just moved",
+        "GONE": "gone",
+    }
+    lines = []
+    async with open_store(load(StoreSettings)) as (views, _):
+        async for saga in _chosen(views, ids, states):
+            to = target(saga)
+            result = "finished: nothing to resume"
+            if to is not None:
+                result = answers[await views.resume(saga, to, actor=actor)]
+            lines.append(_line(saga, to, result))
+    return lines
+
+
+async def _dry(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
+    settings = load(Settings)
+    lines = []
+    async with open_chain(settings) as parts, open_store(settings) as (views, _):
+        await parts.watcher.poll()
+        policy = settings.policy(parts.network)
+        async for saga in _chosen(views, ids, states):
+            to = target(saga)
+            if to is None:
+                lines.append(_line(saga, to, "finished: nothing to resume", sends=False))
+                continue
+            claim = None if to is State.RECEIVED else saga.claim
+            resumed = msgspec.structs.replace(saga, state=to, claim=claim)
+            found = await plan(resumed, TABLE, parts.chain, views, policy)
+            lines.append(_line(saga, to, found.what, sends=found.sends))
+    return lines
+
+
+def _line(saga: Saga, to: State | None, result: str, *, sends: bool | None = None) -> Line:
+    return Line(
+        id=saga.id,
+        model_id=saga.model_id,
+        state=saga.state,
+        resumes_to=to,
+        result=result,
+        would_send=sends,
+    )
+
+
+def _print(lines: Sequence[Line]) -> None:
+    if not lines:
+        console().print("no saga to resume")
+        return
+    table = Table("saga", "model", "state", "resumes to", "result", "sends a transaction")
+    for line in lines:
+        sends = {None: "", True: "yes", False: "no"}[line.would_send]
+        to = styled(line.resumes_to) if line.resumes_to else ""
+        table.add_row(
+            line.id, safe(line.model_id or ""), styled(line.state), to, safe(line.result), sends
+        )
+    console().print(table)

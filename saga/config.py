@@ -1,0 +1,238 @@
+"""Settings, read once from the environment and `.env`. Secrets show as stars wherever printed.
+
+`python -m saga.config` prints the table of the README, `--check` compares it.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from eth_utils.address import is_address, to_checksum_address
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from saga.errors import ConfigError
+from saga.policy import Policy
+
+_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+_SUFFIXED = ("PROCESSING_QUEUE", "DLQ_NAME")
+
+
+def check_address(value: str) -> str:
+    if not is_address(value):
+        raise ValueError("is no address: 0x and 40 hex digits, with a right checksum if mixed-case")
+    return str(to_checksum_address(value))
+
+
+def check_redis_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    return value
+
+
+def check_http_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return value
+
+
+def check_private_key(value: SecretStr) -> SecretStr:
+    if not _KEY.fullmatch(value.get_secret_value()):
+        raise ValueError("must be 64 hex digits, with or without 0x")
+    return value
+
+
+S = TypeVar("S", bound=BaseSettings)
+Address = Annotated[str, AfterValidator(check_address)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+def setting(default: Any, text: str, example: str, **limits: Any) -> Any:
+    """A setting with its line in the README and the example of its error."""
+    return Field(default, description=text, examples=[example], **limits)
+
+
+class StoreSettings(BaseSettings):
+    """What the operator's commands need: Redis and the names in it."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+    REDIS_URL: Annotated[SecretStr, AfterValidator(check_redis_url)] = setting(
+        ..., "Redis >= 6.2 or Valkey; `rediss://` for TLS", "redis://localhost:6379/0"
+    )
+    INBOUND_QUEUE: str = setting(
+        "hokusai:model_ready_queue",
+        "list that producers push to",
+        "hokusai:model_ready_queue",
+        min_length=1,
+    )
+    OUTBOUND_QUEUE: str = setting(
+        "hokusai:token_deployed_queue",
+        "list that events are pushed to",
+        "hokusai:token_deployed_queue",
+        min_length=1,
+    )
+    PROCESSING_QUEUE: str = setting(
+        "",
+        "list of messages in flight; default: inbound + `:processing`",
+        "hokusai:model_ready_queue:processing",
+    )
+    DLQ_NAME: str = setting(
+        "", "list of dead letters; default: inbound + `:dlq`", "hokusai:model_ready_queue:dlq"
+    )
+    KEY_PREFIX: str = setting(
+        "hokusai:saga:", "prefix of all other keys", "hokusai:saga:", min_length=1
+    )
+    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
+        "INFO", "DEBUG, INFO, WARNING or ERROR", "INFO"
+    )
+    LOG_FORMAT: Literal["json", "console"] = setting("json", "json or console", "json")
+
+    @property
+    def processing_queue(self) -> str:
+        return self.PROCESSING_QUEUE or f"{self.INBOUND_QUEUE}:processing"
+
+    @property
+    def dead_letter_queue(self) -> str:
+        return self.DLQ_NAME or f"{self.INBOUND_QUEUE}:dlq"
+
+
+class Settings(StoreSettings):
+    """What `saga run` needs."""
+
+    WEB3_PROVIDER_URL: Annotated[SecretStr, AfterValidator(check_http_url)] = setting(
+        ..., "JSON-RPC endpoint of an EVM node", "http://localhost:8545"
+    )
+    DEPLOYER_PRIVATE_KEY: Annotated[SecretStr, AfterValidator(check_private_key)] = setting(
+        ..., "key that signs and pays, 64 hex digits", "0x<64 hex digits>"
+    )
+    MODEL_REGISTRY_ADDRESS: Address = setting(
+        ..., "ModelRegistry contract", "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+    )
+    TOKEN_MANAGER_ADDRESS: Address = setting(
+        ..., "TokenManager contract", "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
+    )
+    DEPLOY_STRATEGY: Literal["manager", "create2"] = setting(
+        "manager",
+        "`manager`: TokenManager.deployToken; `create2`: through the deterministic-deployment "
+        "proxy, for a manager that cannot deploy",
+        "manager",
+    )
+    TOKEN_OWNER_ADDRESS: Address | None = setting(
+        None,
+        "owner of the tokens with `create2`; default: the manager. Never change it afterwards",
+        "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512",
+    )
+    CHAIN_ID: int | None = setting(None, "refuse to run on any other chain", "11155111", gt=0)
+    NETWORK_NAME: str | None = setting(
+        None, "network name in events; default: by chain id", "sepolia", min_length=1
+    )
+    CONTRACTS_FROM_BLOCK: int = setting(
+        0, "block at which log look-ups begin: that of the contracts", "7200000", ge=0
+    )
+    CONFIRMATIONS: int = setting(
+        1, "blocks, the transaction's own included, until it counts", "12", ge=1, le=1000
+    )
+    POLL_SECONDS: float = setting(
+        2.0, "longest time between two looks at the head while something is in flight", "2", gt=0
+    )
+    MAX_IN_FLIGHT: int = setting(
+        16, "unmined transactions of the key at once; geth keeps 16; 0: no limit", "16", ge=0
+    )
+    MIN_IMPROVEMENT_PERCENT: float = setting(
+        0.0, "a model is deployed when its improvement is above this", "0.5"
+    )
+    MAX_MESSAGE_BYTES: int = setting(
+        65536, "larger messages are dead-lettered", "65536", ge=256, le=16 * 1024 * 1024
+    )
+    MAX_RETRIES: int = setting(
+        3, "failed tries of a step, after the first, before it is dead-lettered", "3", ge=0
+    )
+    RETRY_BASE_SECONDS: float = setting(
+        1.0, "wait before the first retry; doubles with each, with jitter", "1", gt=0
+    )
+    RETRY_MAX_SECONDS: float = setting(60.0, "longest wait before a retry", "60", gt=0)
+    DEPLOYMENT_TIMEOUT: float = setting(
+        300.0, "seconds that a transaction may take before the try counts as failed", "300", gt=0
+    )
+    WORKER_POOL_SIZE: int = setting(64, "sagas in flight per process", "64", ge=1, le=10_000)
+    LEASE_SECONDS: float = setting(
+        30.0, "after this, another replica takes over from a dead one", "30", ge=1
+    )
+    SHUTDOWN_GRACE_SECONDS: float = setting(
+        25.0, "SIGTERM: finish or release within this", "25", ge=3
+    )
+    SAGA_RETENTION: float = setting(
+        30 * 86400.0, "seconds that finished sagas stay readable; 0: for ever", "2592000", ge=0
+    )
+    HTTP_PORT: int = setting(8080, "port of `/live`; 0: off", "8080", ge=0, le=65535)
+
+    def policy(self, network: str) -> Policy:
+        """The part that decisions depend on."""
+        return Policy(
+            network=network,
+            min_improvement_percent=self.MIN_IMPROVEMENT_PERCENT,
+            max_message_bytes=self.MAX_MESSAGE_BYTES,
+            max_retries=self.MAX_RETRIES,
+            retry_base_seconds=self.RETRY_BASE_SECONDS,
+            retry_max_seconds=self.RETRY_MAX_SECONDS,
+        )
+
+
+def load(kind: type[S]) -> S:
+    """Read the settings. Raises ConfigError with a line for each problem, never with a value."""
+    try:
+        return kind()
+    except ValidationError as error:
+        raise ConfigError([_line(kind, problem) for problem in error.errors()]) from None
+
+
+def _line(kind: type[BaseSettings], problem: Any) -> str:
+    name = str(problem["loc"][0])
+    example = (kind.model_fields[name].examples or [""])[0]
+    if problem["type"] == "missing":
+        what = "is not set"
+    elif problem["type"] == "value_error":
+        what = str(problem["ctx"]["error"])
+    else:
+        what = f"is malformed: {problem['msg']}"
+    return f"{name} {what}; for example {name}={example}"
+
+
+def settings_table() -> str:
+    """The README's table of settings, as Markdown."""
+    rows = ["| setting | default | what |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = "**required**" if field.is_required() else _shown(name, field.default)
+        rows.append(f"| `{name}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _shown(name: str, default: object) -> str:
+    if default is None or name in _SUFFIXED:
+        return ""
+    if isinstance(default, float) and default.is_integer():
+        default = int(default)
+    return f"`{default}`"
+
+
+_MARKS = ("<!-- settings -->\n", "\n<!-- /settings -->")
+
+
+def _main(arguments: list[str]) -> int:
+    readme = Path(__file__).resolve().parents[1] / "README.md"
+    text = readme.read_text("utf-8")
+    head, rest = text.split(_MARKS[0])
+    old, tail = rest.split(_MARKS[1])
+    if "--check" in arguments:
+        if old == settings_table():
+            return 0
+        sys.stderr.write("README.md: the table of settings is stale; run `make settings`\n")
+        return 1
+    readme.write_text(head + _MARKS[0] + settings_table() + _MARKS[1] + tail, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))

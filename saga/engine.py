@@ -1,0 +1,230 @@
+"""Runs one saga: decide, do, record, repeat, until it ends, waits, or is no longer ours.
+
+The engine knows no state and no vendor: the table says who decides and where outcomes lead, the
+ports do. Each record is written before the next thing is done; memory follows the store.
+"""
+
+import asyncio
+import random
+
+import msgspec
+
+from saga import retry
+from saga.actions import (
+    Abandon,
+    Action,
+    Advance,
+    Ask,
+    ClaimModel,
+    Effect,
+    Fail,
+    Intend,
+    LookUp,
+    Outcome,
+    Retry,
+    Send,
+    Skip,
+    Watch,
+)
+from saga.errors import ChainError, ChainUnavailableError, TamperedError
+from saga.facts import ClaimLost, Fact, Intended
+from saga.machine import Guard, OutcomeName, Table
+from saga.messages import parse
+from saga.model import ErrorClass, Intent, Saga, Step
+from saga.policy import Policy
+from saga.ports import Chain, Change, Journal
+from saga.telemetry import Span, Telemetry
+
+
+class Postponed(msgspec.Struct, frozen=True):
+    """The saga waits in `due` and holds no worker."""
+
+    seconds: float
+
+
+class Engine:
+    """One for a process. `run` is safe to call for many sagas at once."""
+
+    def __init__(
+        self,
+        table: Table,
+        journal: Journal,
+        chain: Chain,
+        telemetry: Telemetry,
+        policy: Policy,
+        *,
+        step_timeout_seconds: float,
+        rng: random.Random,
+    ) -> None:
+        self._table = table
+        self._guard = Guard(table)
+        self._journal = journal
+        self._chain = chain
+        self._telemetry = telemetry
+        self._policy = policy
+        self._step_timeout_seconds = step_timeout_seconds
+        self._rng = rng
+        self._lane = asyncio.Lock()
+        self._next_nonce = 0
+        """A guess: the lane in the store knows."""
+
+    async def run(self, saga: Saga) -> Saga | Postponed:
+        """Bring a leased saga as far as it gets.
+
+        Returns the ended saga, or Postponed. Raises LeaseLostError when it is another's by now,
+        StoreUnavailableError when Redis is away: in both cases nothing more is to be done here,
+        the saga is taken up from `due`.
+        """
+        while not saga.state.terminal:
+            with self._telemetry.attempt(saga) as span:
+                result = await self._step(saga, span)
+            if isinstance(result, Postponed):
+                return result
+            saga = result
+        self._telemetry.ended(saga)
+        return saga
+
+    async def _step(self, saga: Saga, span: Span) -> Saga | Postponed:
+        """One attempt of one state's work: until the saga moves, or has to wait."""
+        try:
+            fact: Fact | None = None
+            while True:
+                action = self._table[saga.state].decide(saga, fact, self._policy)
+                if isinstance(action, Advance | Skip | Fail):
+                    return await self._move(saga, action, span)
+                if isinstance(action, Retry):
+                    return await self._retry(saga, action.reason, span)
+                saga, fact = await self._perform(saga, action)
+        except ChainUnavailableError as error:
+            return await self._hold(saga, str(error), span)
+        except ChainError as error:
+            return await self._retry(saga, str(error), span)
+        except TamperedError as error:
+            return await self._move(saga, Fail(ErrorClass.TAMPERED, str(error)), span)
+
+    async def _perform(self, saga: Saga, action: Effect) -> tuple[Saga, Fact | None]:
+        match action:
+            case ClaimModel(model_id, content):
+                return await self._journal.claim_model(saga, model_id, content), None
+            case LookUp(step):
+                message = parse(saga.message, max_bytes=self._policy.max_message_bytes)
+                return saga, await self._chain.look_up(saga, step, message)
+            case Intend():
+                return await self._intend(saga, action)
+            case Send(step):
+                return saga, await self._chain.send(saga, step)
+            case Ask(step):
+                return saga, await self._chain.ask(_intent(saga, step))
+            case Watch(step):
+                intent = _intent(saga, step)
+                return saga, await self._chain.watch(intent, self._step_timeout_seconds)
+            case Abandon(step, reason, counts):
+                attempts = saga.attempts + counts
+                if attempts > self._policy.max_retries:
+                    raise ChainError(reason)
+                saga = await self._journal.abandon(saga, step, attempts=attempts, note=reason)
+                return saga, None
+            case Retry(reason):
+                raise ChainError(reason)
+
+    async def _intend(self, saga: Saga, action: Intend) -> tuple[Saga, Fact]:
+        """Sign with the nonce that the lane gives, and store nonce and bytes in one write.
+
+        The lane is asked with a guess; a wrong guess costs one more signature, never a nonce.
+        """
+        chain = self._chain
+        known: int | None = None
+        while True:
+            async with self._lane:
+                intent = await chain.sign(action.step, action.call, self._next_nonce)
+                answer = await self._journal.intend(
+                    saga, intent, spent=chain.spent_nonces, known=known
+                )
+                if answer.saga is not None:
+                    self._next_nonce = intent.nonce + 1
+                    return answer.saga, Intended()
+                if answer.next_nonce is not None:
+                    self._next_nonce = answer.next_nonce
+            if answer.claim_holder is not None:
+                return saga, ClaimLost(answer.claim_holder)
+            if answer.nonce_unknown:
+                known = await chain.known_nonces()
+            elif answer.lane_full:
+                await chain.next_block()
+
+    async def _move(self, saga: Saga, action: Outcome, span: Span) -> Saga:
+        """Take the edge that the table has for the outcome, and write all of it at once."""
+        to = self._guard.next_state(saga.state, _NAMES[type(action)])
+        change = _change(saga, action)
+        moved = await self._journal.move(saga, to, change)
+        span.outcome(saga, moved, action)
+        return moved
+
+    async def _hold(self, saga: Saga, reason: str, span: Span) -> Postponed:
+        """Nobody's fault here: wait without using up a retry."""
+        seconds = retry.delay(self._policy, max(saga.attempts, 2), self._rng.random())
+        span.retry(saga, reason, hold=True)
+        await self._journal.postpone(
+            saga, seconds=seconds, attempts=saga.attempts, error=f"held: {reason}"
+        )
+        return Postponed(seconds)
+
+    async def _retry(self, saga: Saga, reason: str, span: Span) -> Saga | Postponed:
+        attempts = saga.attempts + 1
+        if attempts > self._policy.max_retries:
+            text = f"{reason} (tried {attempts} times)"
+            return await self._move(saga, Fail(ErrorClass.RETRIES, text), span)
+        seconds = retry.delay(self._policy, saga.attempts, self._rng.random())
+        span.retry(saga, reason, hold=False)
+        await self._journal.postpone(saga, seconds=seconds, attempts=attempts, error=reason)
+        return Postponed(seconds)
+
+
+_NAMES: dict[type[Action], OutcomeName] = {Advance: "ok", Skip: "skip", Fail: "fail"}
+
+
+def _intent(saga: Saga, step: Step) -> Intent:
+    intent = saga.intent(step)
+    assert intent is not None  # noqa: S101 - decide asks for this only with an intent
+    return intent
+
+
+def _change(saga: Saga, action: Outcome) -> Change:
+    """What an outcome writes: results, errors, effects."""
+    match action:
+        case Advance():
+            receipt = None
+            if action.deployment is not None:
+                receipt = action.deployment.receipt
+            elif action.registration is not None:
+                receipt = action.registration.receipt
+            after = msgspec.structs.replace(
+                saga,
+                model_id=action.model_id or saga.model_id,
+                deployment=action.deployment or saga.deployment,
+                registration=action.registration or saga.registration,
+                deploy=_confirmed(saga.deploy) if action.deployment else saga.deploy,
+                register=_confirmed(saga.register) if action.registration else saga.register,
+                error=None,
+            )
+            return Change(
+                saga=after,
+                note=action.note,
+                tx=None if receipt is None else receipt.tx_hash,
+                event=action.event,
+                ack=action.ack,
+            )
+        case Skip(error_class, reason):
+            after = msgspec.structs.replace(saga, error=reason, error_class=error_class.value)
+            return Change(saga=after, note=reason, ack=True)
+        case Fail(error_class, reason):
+            after = msgspec.structs.replace(saga, error=reason, error_class=error_class.value)
+            return Change(saga=after, note=reason, ack=True, dead_letter=True)
+
+
+def _confirmed(intent: Intent | None) -> Intent | None:
+    """The intent without the signed bytes, which nobody needs any more."""
+    if intent is None:
+        return None
+    attempts = tuple(msgspec.structs.replace(attempt, raw="") for attempt in intent.attempts)
+    return msgspec.structs.replace(intent, attempts=attempts)

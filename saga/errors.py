@@ -1,0 +1,41 @@
+"""Errors by whose fault they are. Foreign errors are translated where they enter, in `adapters`."""
+
+
+class SagaError(Exception):
+    """Base of all errors of this service. The text never holds a secret."""
+
+
+class IllegalEdgeError(SagaError):
+    """Our bug: a move that the table does not have was asked for. Nothing changed."""
+
+
+class ConfigError(SagaError):
+    """The operator's: settings are missing or malformed. One line per problem."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class LeaseLostError(SagaError):
+    """Another worker holds the saga, or it is gone: the store refused our write. Stop quietly."""
+
+
+class StoreUnavailableError(SagaError):
+    """Redis does not answer. Nothing is known about the last write; its retry is recognised."""
+
+
+class ChainUnavailableError(SagaError):
+    """No node answers, or none that can be believed. Hold and ask again; uses up no retry."""
+
+
+class ChainError(SagaError):
+    """A node answered with an error that may pass. Uses up a retry."""
+
+
+class TamperedError(SagaError):
+    """What the store holds does not decode to what this saga may send. Never sent."""
+
+
+class UsageError(SagaError):
+    """The caller's: a command cannot be carried out as asked; the text says why and the fix."""

@@ -1,0 +1,114 @@
+"""What the world answered to the last action: the second argument of every `decide`.
+
+A fact lives in memory only. After a crash there is none (None), and `decide` asks again.
+"""
+
+import msgspec
+
+from saga.model import Deployment, Receipt, Registration
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A transaction that has been simulated but not signed. Amounts in wei."""
+
+    to: str
+    data: str
+    """0x hex calldata."""
+    gas: int
+    max_fee: int
+    max_priority_fee: int
+    predicted: str
+    """The token's address."""
+    initcode_hash: str = ""
+
+
+class Absent(msgspec.Struct, frozen=True):
+    """The chain holds nothing for this step yet; `call` would make it."""
+
+    call: Call
+
+
+class TokenExists(msgspec.Struct, frozen=True, kw_only=True):
+    """The chain holds a token for the model, whoever deployed it."""
+
+    deployment: Deployment
+    name: str
+    symbol: str
+    mlflow_run_id: str
+
+
+class EntryExists(msgspec.Struct, frozen=True):
+    """The registry holds our token for the model."""
+
+    registration: Registration
+
+
+class RegistryConflict(msgspec.Struct, frozen=True):
+    """The registry holds another token for the model, or the token for another model."""
+
+    reason: str
+
+
+class Intended(msgspec.Struct, frozen=True):
+    """Bytes, hash and nonce are stored; nothing has been sent."""
+
+
+class ClaimLost(msgspec.Struct, frozen=True):
+    """Another saga owns the model by now, so the store refused the intent."""
+
+    holder: str
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """A node has the bytes, or its answer was lost: watch the hash."""
+
+
+class Unmined(msgspec.Struct, frozen=True):
+    """None of the stored hashes has a receipt at this moment."""
+
+
+class TimedOut(msgspec.Struct, frozen=True):
+    """None of the stored hashes got a receipt within the step's time."""
+
+    seconds: float
+
+
+class Mined(msgspec.Struct, frozen=True):
+    """One of the stored transactions succeeded and is as deep as asked."""
+
+    receipt: Receipt
+
+
+class Reverted(msgspec.Struct, frozen=True):
+    """One of the stored transactions is in a block and failed: its nonce is spent."""
+
+    tx_hash: str
+
+
+class NonceTaken(msgspec.Struct, frozen=True):
+    """The nonce was spent by a transaction that is none of ours."""
+
+    nonce: int
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The chain would revert the call, or no node will ever take these bytes."""
+
+    reason: str
+
+
+Fact = (
+    Absent
+    | TokenExists
+    | EntryExists
+    | RegistryConflict
+    | Intended
+    | ClaimLost
+    | Sent
+    | Unmined
+    | TimedOut
+    | Mined
+    | Reverted
+    | NonceTaken
+    | Refused
+)

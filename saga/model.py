@@ -1,0 +1,176 @@
+"""What a saga is: its states, its steps on the chain, and the record that Redis keeps of it.
+
+Everything here is frozen data. Every string below that is stored (states, steps, field names) is
+permanent: `tests/golden` pins them, `SCHEMA` names their version.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+SCHEMA = "1"
+
+
+class State(StrEnum):
+    """The states of a saga, as stored."""
+
+    RECEIVED = "RECEIVED"
+    VALIDATED = "VALIDATED"
+    TOKEN_DEPLOYED = "TOKEN_DEPLOYED"  # noqa: S105 - a state, no password
+    REGISTERED = "REGISTERED"
+    PUBLISHED = "PUBLISHED"
+    ACKED = "ACKED"
+    SKIPPED = "SKIPPED"
+    DEAD_LETTERED = "DEAD_LETTERED"
+
+    @property
+    def terminal(self) -> bool:
+        """Nothing more happens by itself. DEAD_LETTERED alone can be resumed by an operator."""
+        return self in (State.ACKED, State.SKIPPED, State.DEAD_LETTERED)
+
+
+class Step(StrEnum):
+    """The steps that send a transaction, as stored."""
+
+    DEPLOY = "deploy"
+    REGISTER = "register"
+
+
+class ErrorClass(StrEnum):
+    """Why a saga failed or was skipped, as stored and as shown in the DLQ."""
+
+    INVALID = "invalid"
+    CRITERIA = "criteria"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    REGISTRY_CONFLICT = "registry_conflict"
+    REVERTED = "reverted"
+    RETRIES = "retries_exhausted"
+    TAMPERED = "tampered"
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One signed transaction, stored before it is first sent. Amounts in wei."""
+
+    hash: str
+    """0x + 64 hex, computed locally from `raw`."""
+    raw: str
+    """The signed bytes, 0x hex. Sent again as they are, never signed again."""
+    max_fee: int
+    max_priority_fee: int
+    gas: int
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step is about to do, stored before it is done."""
+
+    step: Step
+    sender: str
+    chain_id: int
+    nonce: int
+    to: str
+    predicted: str
+    """The token's address, known before anything is sent."""
+    initcode_hash: str = ""
+    """keccak256 of the creation code where we send it ourselves (`create2`), else empty."""
+    attempts: tuple[Attempt, ...] = ()
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """A mined transaction of ours. Amounts in wei, time in seconds since 1970 UTC."""
+
+    tx_hash: str
+    block_number: int
+    block_hash: str
+    block_time: int
+    sender: str
+    gas_used: int
+    gas_price: int
+    """The effective gas price."""
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """The token of a model as the chain holds it."""
+
+    token: str
+    receipt: Receipt
+    adopted: bool = False
+    """True when the chain already held it before this saga sent anything."""
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """The registry entry of a model as the chain holds it."""
+
+    receipt: Receipt
+    adopted: bool = False
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """The right to move one saga. Redis refuses a write whose owner or fence is not current."""
+
+    owner: str
+    """A nonce that one process draws at its start."""
+    fence: int
+    """Counts the takeovers of the saga."""
+
+
+class Saga(msgspec.Struct, frozen=True, kw_only=True):
+    """One saga as Redis holds it. Times in milliseconds since 1970 UTC, by the server's clock."""
+
+    id: str
+    state: State
+    version: int
+    lease: Lease
+    message: bytes
+    created_ms: int
+    updated_ms: int
+    message_id: str | None = None
+    model_id: str | None = None
+    attempts: int = 0
+    """Failed tries of the current step."""
+    takeovers: int = 0
+    """How often a lease ran out under a worker that never came back."""
+    error: str | None = None
+    error_class: str | None = None
+    failed_in: State | None = None
+    """The state that a dead-lettered saga is resumed to."""
+    failed_at: str | None = None
+    """When, as in its dead letter: ISO 8601, UTC."""
+    claim: str | None = None
+    """Id of the saga that owns the model, once asked: our own, or the one that was first."""
+    claim_same: bool = False
+    """Whether that other saga deploys the same content."""
+    content: str | None = None
+    """Fingerprint of what defines the token, once the claim was asked for."""
+    deploy: Intent | None = None
+    register: Intent | None = None
+    deployment: Deployment | None = None
+    registration: Registration | None = None
+    traceparent: str | None = None
+    resumed: bool = False
+    """True in a worker that did not begin this step itself. Not stored."""
+
+    def intent(self, step: Step) -> Intent | None:
+        return self.deploy if step is Step.DEPLOY else self.register
+
+    def receipt(self, step: Step) -> Receipt | None:
+        """Of the step's confirmed transaction."""
+        result = self.deployment if step is Step.DEPLOY else self.registration
+        return None if result is None else result.receipt
+
+
+HistoryKind = Literal["admitted", "moved", "intent", "retry", "taken", "resumed"]
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a saga's history: who did what, when, why. Stored as JSON."""
+
+    at_ms: int
+    kind: HistoryKind
+    worker: str
+    state: State
+    was: State | None = None
+    fence: int = 0
+    note: str | None = None
+    tx: str | None = None

@@ -1,0 +1,135 @@
+"""What the engine needs of the world. `adapters/` holds the real parts."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from saga.facts import (
+    Absent,
+    Call,
+    EntryExists,
+    Mined,
+    NonceTaken,
+    Refused,
+    RegistryConflict,
+    Reverted,
+    Sent,
+    TimedOut,
+    TokenExists,
+    Unmined,
+)
+from saga.messages import Identity, ModelReadyToDeployMessage
+from saga.model import Attempt, Intent, Saga, State, Step
+
+Found = Absent | TokenExists | EntryExists | RegistryConflict | Refused
+Asked = Mined | Reverted | Sent | Unmined
+Watched = Mined | Reverted | NonceTaken | TimedOut
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """What became of one entry of the processing list."""
+
+    saga: Saga | None
+    """Ours to run, or None: a duplicate, or somebody else's."""
+    duplicate: bool = False
+
+
+class IntentAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The store's answer to an intent: exactly one field is set."""
+
+    saga: Saga | None = None
+    """Stored (or stored before): the saga that has it."""
+    next_nonce: int | None = None
+    """Not stored: sign with this nonce and ask again."""
+    nonce_unknown: bool = False
+    """Not stored: ask a node for the account's nonce and pass it."""
+    lane_full: bool = False
+    """Not stored: too many transactions are in flight."""
+    claim_holder: str | None = None
+    """Not stored: the model belongs to this saga."""
+
+
+class Journal(Protocol):
+    """The saga's record. Every write is refused unless its saga's lease and version are current.
+
+    All methods raise StoreUnavailableError when Redis is away, and the writing ones
+    LeaseLostError when the saga is no longer the caller's.
+    """
+
+    async def admit(self, raw: bytes, identity: Identity) -> Admission: ...
+
+    async def take_due(self, limit: int) -> Sequence[Saga]: ...
+
+    async def states(self, saga_ids: Sequence[str]) -> Sequence[State | None]: ...
+
+    async def renew(self, sagas: Sequence[Saga]) -> set[str]: ...
+
+    async def release(self, sagas: Sequence[Saga]) -> None: ...
+
+    async def claim_model(self, saga: Saga, model_id: str, content: str) -> Saga: ...
+
+    async def intend(
+        self, saga: Saga, intent: Intent, *, spent: int, known: int | None
+    ) -> IntentAnswer: ...
+
+    async def abandon(self, saga: Saga, step: Step, *, attempts: int, note: str) -> Saga: ...
+
+    async def postpone(self, saga: Saga, *, seconds: float, attempts: int, error: str) -> None: ...
+
+    async def move(self, saga: Saga, to: State, change: "Change") -> Saga: ...
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What a move writes besides the state."""
+
+    saga: Saga
+    """The saga as it is to be: results, errors, model id."""
+    note: str | None = None
+    tx: str | None = None
+    event: bytes | None = None
+    ack: bool = False
+    dead_letter: bool = False
+
+
+class Queue(Protocol):
+    """The inbound and processing lists."""
+
+    async def take(self) -> bytes | None:
+        """Move one message into the processing list; None when there was none for a while."""
+
+    async def unfinished(self) -> Sequence[bytes]:
+        """The entries of the processing list."""
+
+
+class Chain(Protocol):
+    """One EVM chain, through one signer.
+
+    All methods raise ChainUnavailableError when no node answers, and ChainError for an error that
+    may pass.
+    """
+
+    @property
+    def spent_nonces(self) -> int:
+        """How many transactions of the signer the chain holds, as last seen."""
+
+    async def known_nonces(self) -> int:
+        """The same with those that the node has in its pool."""
+
+    async def look_up(
+        self, saga: Saga, step: Step, message: ModelReadyToDeployMessage
+    ) -> Found: ...
+
+    async def sign(self, step: Step, call: Call, nonce: int) -> Intent:
+        """Sign `call` with `nonce`: an intent with its first attempt. Nothing is sent."""
+
+    async def send(self, saga: Saga, step: Step) -> Sent | Refused: ...
+
+    async def ask(self, intent: Intent) -> Asked: ...
+
+    async def watch(self, intent: Intent, seconds: float) -> Watched: ...
+
+    async def next_block(self) -> None: ...
+
+
+__all__ = ["Asked", "Attempt", "Chain", "Change", "Found", "Journal", "Queue", "Watched"]
