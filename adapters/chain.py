@@ -71,7 +71,7 @@ class EvmChain:
         return self._watcher.spent_nonces
 
     async def known_nonces(self) -> int:
-        answer = await self._call("eth_getTransactionCount", self._signer.address, "pending")
+        answer = await self._rpc.ask("eth_getTransactionCount", self._signer.address, "pending")
         return int(answer, 16)
 
     async def next_block(self) -> None:
@@ -83,18 +83,24 @@ class EvmChain:
         A simulation that reverts is believed only after a second look: a transaction sent before
         Redis was lost may have been mined between the two questions.
         """
-        found = await self._look_up_once(saga, step, message)
-        if isinstance(found, Refused):
+        try:
             found = await self._look_up_once(saga, step, message)
+            if isinstance(found, Refused):
+                found = await self._look_up_once(saga, step, message)
+        except ValueError as error:
+            raise ChainError(f"a contract's answer cannot be read: {error}") from error
         return found
 
     async def _look_up_once(
         self, saga: Saga, step: Step, message: ModelReadyToDeployMessage
     ) -> Found:
-        if step is Step.DEPLOY:
-            return await self._look_up_token(message)
-        assert saga.deployment is not None  # noqa: S101 - TOKEN_DEPLOYED has one
-        return await self._look_up_entry(saga.deployment.token, message)
+        try:
+            if step is Step.DEPLOY:
+                return await self._look_up_token(message)
+            assert saga.deployment is not None  # noqa: S101 - TOKEN_DEPLOYED has one
+            return await self._look_up_entry(saga.deployment.token, message)
+        except ValueError as error:  # a node without this block's state returns 0x
+            raise ChainError(f"{self._rpc.host}: {error}") from error
 
     async def _look_up_token(self, message: ModelReadyToDeployMessage) -> Found:
         registered, *answers = await self._ask(
@@ -143,21 +149,20 @@ class EvmChain:
     async def _simulate(
         self, to: str, data: str, predicted: str, initcode_hash: str
     ) -> Absent | Refused:
-        """The call with its gas and fees, or why the chain would revert it."""
-        sender = self._signer.address
-        try:
-            estimate = int(
-                await self._rpc.call("eth_estimateGas", {"from": sender, "to": to, "data": data}),
-                16,
+        """The call with its gas and fees, or why the chain would revert it.
+
+        Nodes simulate on top of their pool. A call that only the pool refuses is being done by a
+        transaction that is out already: one sent before Redis was lost, or another replica's.
+        """
+        call = {"from": self._signer.address, "to": to, "data": data}
+        estimate = await self._estimate(call)
+        if isinstance(estimate, Refused):
+            settled = await self._estimate(call, "latest")
+            if isinstance(settled, Refused):
+                return settled
+            raise ChainUnavailableError(
+                f"a pending transaction is doing this already; the pool says: {estimate.reason}"
             )
-        except RpcError as error:
-            verdict = send_verdict(error)
-            if verdict is SendVerdict.HOLD:
-                raise ChainUnavailableError(f"{sender}: {error.message}") from error
-            if is_revert(error):
-                reason = revert_reason(error.data) or error.message
-                return Refused(f"the chain refuses the call: {reason}")
-            raise ChainError(f"{self._rpc.host} eth_estimateGas: {error}") from error
         tip = await self._priority_fee()
         base_fee = self._watcher.head.base_fee or 0
         return Absent(
@@ -172,10 +177,22 @@ class EvmChain:
             )
         )
 
+    async def _estimate(self, *params: Any) -> int | Refused:
+        """Gas units, or the decoded reason of a revert."""
+        try:
+            return int(await self._rpc.call("eth_estimateGas", *params), 16)
+        except RpcError as error:
+            if send_verdict(error) is SendVerdict.HOLD:
+                raise ChainUnavailableError(f"{self._signer.address}: {error.message}") from error
+            if is_revert(error):
+                reason = revert_reason(error.data) or error.message
+                return Refused(f"the chain refuses the call: {reason}")
+            raise ChainError(f"{self._rpc.host} eth_estimateGas: {error}") from error
+
     async def _priority_fee(self) -> int:
         """The node's suggestion in wei, asked for at most every TIP_SECONDS."""
         if time.monotonic() > self._tip_until:
-            self._tip = int(await self._call("eth_maxPriorityFeePerGas"), 16)
+            self._tip = int(await self._rpc.ask("eth_maxPriorityFeePerGas"), 16)
             self._tip_until = time.monotonic() + TIP_SECONDS
         return self._tip
 
@@ -201,7 +218,7 @@ class EvmChain:
         intent = saga.intent(step)
         assert intent is not None  # noqa: S101 - sent only with an intent
         attempt = intent.attempts[-1]
-        if "0x" + keccak(bytes.fromhex(attempt.raw[2:])).hex() != attempt.hash:
+        if _hash(attempt.raw) != attempt.hash:
             raise TamperedError(f"the stored bytes are not transaction {attempt.hash}")
         self._watcher.expect(intent, sent=True)
         try:
@@ -222,10 +239,14 @@ class EvmChain:
 
     async def ask(self, intent: Intent) -> Asked:
         """Ask for the receipts of the stored hashes, once."""
-        for raw in await self._watcher.receipts(intent.attempts):
-            if raw is not None:
+        answers = await self._watcher.receipts(intent.attempts)
+        for raw in answers:
+            if isinstance(raw, dict):
                 fact = await self._watcher.judge(raw)
                 return fact if isinstance(fact, Mined | Reverted) else Sent()
+        for error in answers:
+            if error is not None:
+                raise ChainError(f"{self._rpc.host} eth_getTransactionReceipt: {error}")
         return Unmined()
 
     async def watch(self, intent: Intent, seconds: float) -> Watched:
@@ -250,12 +271,14 @@ class EvmChain:
         """A batch of reads. Raises ChainError when one of them fails."""
         answers = await self._rpc.batch(requests)
         for (method, _), answer in zip(requests, answers, strict=True):
-            if isinstance(answer, RpcError):
+            if not isinstance(answer, str):
                 raise ChainError(f"{self._rpc.host} {method}: {answer}")
         return answers
 
-    async def _call(self, method: str, *params: Any) -> Any:
-        try:
-            return await self._rpc.call(method, *params)
-        except RpcError as error:
-            raise ChainError(f"{self._rpc.host} {method}: {error}") from error
+
+def _hash(raw: str) -> str | None:
+    """The transaction hash of signed bytes, None when they are not even hex."""
+    try:
+        return "0x" + keccak(bytes.fromhex(raw.removeprefix("0x"))).hex()
+    except ValueError:
+        return None

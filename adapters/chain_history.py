@@ -32,7 +32,7 @@ class ChainHistory:
 
     async def logs(self, query: dict[str, Any]) -> list[dict[str, Any]]:
         """All logs that match; the range is halved as often as the node asks for less."""
-        end = int(await self._rpc.call("eth_blockNumber"), 16)
+        end = int(await self._rpc.ask("eth_blockNumber"), 16)
         spans, found = [(min(self._from_block, end), end)], []
         while spans:
             first, last = spans.pop()
@@ -85,7 +85,7 @@ class ChainHistory:
         salt counts, and that follows from the transaction that made it.
         """
         for log in await self.logs({"topics": [MODEL_LINKED.topic, topic_of(model_id)]}):
-            made_by = await self._rpc.call("eth_getTransactionByHash", log["transactionHash"])
+            made_by = await self._rpc.ask("eth_getTransactionByHash", log["transactionHash"])
             if made_by is None or (made_by["to"] or "").lower() != PROXY.lower():
                 continue
             data = bytes.fromhex(made_by["input"][2:])
@@ -96,7 +96,7 @@ class ChainHistory:
 
     async def _receipt(self, log: dict[str, Any]) -> Receipt:
         """The receipt behind a log. Raises ChainUnavailableError until it is deep enough."""
-        raw = await self._rpc.call("eth_getTransactionReceipt", log["transactionHash"])
+        raw = await self._rpc.ask("eth_getTransactionReceipt", log["transactionHash"])
         fact = None if raw is None else await self._watcher.judge(raw)
         if not isinstance(fact, Mined):
             raise ChainUnavailableError(

@@ -53,7 +53,7 @@ class Function:
         try:
             values = abi_decode(self._outputs, bytes.fromhex(data[2:]))
         except Exception as error:
-            raise ValueError(f"{self.signature} returned {data[:80]!r}") from error
+            raise ValueError(f"{self.signature} returned {str(data)[:80]!r}") from error
         return tuple(
             to_checksum_address(value) if kind == "address" else value
             for kind, value in zip(self._outputs, values, strict=True)

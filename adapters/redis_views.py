@@ -94,6 +94,16 @@ class RedisViews:
             pipe.llen(key)
         return dict(zip(roles, await pipe.execute(), strict=True))
 
+    @translated
+    async def events(self) -> list[bytes]:
+        """The outbound list, newest first."""
+        return cast("list[bytes]", await self._client.lrange(self._keys.outbound, 0, -1))
+
+    @translated
+    async def dead_letters(self) -> list[bytes]:
+        """The DLQ's entries, newest first."""
+        return cast("list[bytes]", await self._client.lrange(self._keys.dead_letters, 0, -1))
+
     async def sagas(self, states: Sequence[State]) -> AsyncIterator[Saga]:
         """The sagas in these states, each state's oldest first, read in pages."""
         for state in states:

@@ -7,18 +7,19 @@ reply means.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
-from saga.errors import ChainUnavailableError
+from saga.errors import ChainError, ChainUnavailableError
 
 _MAX_REPLY_BYTES = 64 * 1024 * 1024
 _TOO_MANY = 429
 
 Request = tuple[str, list[Any]]
+_T = TypeVar("_T")
 
 
 class RpcError(Exception):
@@ -73,11 +74,9 @@ class RpcClient:
         body = await self._post(
             {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}, method
         )
-        try:
-            reply = _single.decode(body)
-        except msgspec.DecodeError as error:
-            raise ChainUnavailableError(f"{self.host} {method}: no JSON-RPC reply") from error
-        if reply.id != request_id and reply.error is None:
+        reply = self._decoded(_single, body, method)
+        # Null is the id of an error about a request that the node could not read.
+        if reply.id != request_id and (reply.id is not None or reply.error is None):
             raise ChainUnavailableError(f"{self.host} {method}: reply to another request")
         outcome = self._outcome(reply)
         if isinstance(outcome, RpcError):
@@ -99,16 +98,26 @@ class RpcClient:
             ],
             "batch",
         )
-        try:
-            replies = _many.decode(body)
-        except msgspec.DecodeError as error:
-            raise ChainUnavailableError(f"{self.host} batch: no JSON-RPC reply") from error
+        replies = self._decoded(_many, body, "batch")
         if isinstance(replies, _Reply):
             raise ChainUnavailableError(f"{self.host} batch: {self._outcome(replies)}")
         by_id = {reply.id: reply for reply in replies}
         if not by_id.keys() >= set(ids):
             raise ChainUnavailableError(f"{self.host} batch: replies are missing")
         return [self._outcome(by_id[request_id]) for request_id in ids]
+
+    async def ask(self, method: str, *params: Any) -> Any:
+        """`call`, where no error answer means anything by itself: each is a ChainError."""
+        try:
+            return await self.call(method, *params)
+        except RpcError as error:
+            raise ChainError(f"{self.host} {method}: {error}") from error
+
+    def _decoded(self, decoder: msgspec.json.Decoder[_T], body: bytes, what: str) -> _T:
+        try:
+            return decoder.decode(body)
+        except ValueError as error:  # msgspec's own errors, and bytes that are no UTF-8
+            raise ChainUnavailableError(f"{self.host} {what}: no JSON-RPC reply") from error
 
     @staticmethod
     def _outcome(reply: _Reply) -> Any:

@@ -139,9 +139,9 @@ class BlockWatcher:
                 ("eth_getTransactionCount", [self._sender, "latest"]),
             ]
         )
-        for answer in (block, spent):
-            if isinstance(answer, RpcError):
-                raise ChainUnavailableError(f"{self._rpc.host}: {answer}")
+        if not isinstance(block, dict) or not isinstance(spent, str):
+            answer = spent if isinstance(block, dict) else block
+            raise ChainUnavailableError(f"{self._rpc.host}: {answer}")
         self._answered_at = time.monotonic()
         head = _head(block)
         before, self.head = self.head, head
@@ -187,7 +187,7 @@ class BlockWatcher:
         )
         hashes: set[str] = set()
         for block in blocks:
-            if not isinstance(block, RpcError) and block is not None:
+            if isinstance(block, dict):
                 self._times[block["hash"]] = int(block["timestamp"], 16)
                 hashes |= set(block["transactions"])
         return hashes
@@ -198,19 +198,24 @@ class BlockWatcher:
         asked = [(watch, attempt) for watch in watches for attempt in watch.intent.attempts]
         receipts = await self.receipts([attempt for _, attempt in asked])
         found: dict[int, Mined | Reverted | int] = {}
+        unknown: set[int] = set()
         for (watch, _), receipt in zip(asked, receipts, strict=True):
-            if receipt is not None:
+            if isinstance(receipt, RpcError):
+                unknown.add(id(watch))
+            elif receipt is not None:
                 found[id(watch)] = await self.judge(receipt)
         again: list[str] = []
         for watch in watches:
-            again += self._conclude(watch, found.get(id(watch)))
+            # An error answer is no absence: such a watch is asked for again at the next poll.
+            watch.ask = id(watch) in unknown and id(watch) not in found
+            if not watch.ask:
+                again += self._conclude(watch, found.get(id(watch)))
         await self.rebroadcast(again)
 
     def _conclude(self, watch: _Watch, found: Mined | Reverted | int | None) -> list[str]:
         """Settle one watch if it can be; returns bytes that must be sent again."""
         now = time.monotonic()
         rechecked = now - watch.checked_at > RECHECK_SECONDS
-        watch.ask = False
         if rechecked:
             watch.checked_at = now
         if isinstance(found, Mined | Reverted):
@@ -229,12 +234,11 @@ class BlockWatcher:
         watch.taken_seen = 0
         return [watch.intent.attempts[-1].raw] if lost or rechecked else []
 
-    async def receipts(self, attempts: Sequence[Attempt]) -> list[dict[str, Any] | None]:
+    async def receipts(self, attempts: Sequence[Attempt]) -> list[dict[str, Any] | RpcError | None]:
         """The receipts of some transactions, None where there is none. One batch."""
-        answers = await self._rpc.batch(
+        return await self._rpc.batch(
             [("eth_getTransactionReceipt", [attempt.hash]) for attempt in attempts]
         )
-        return [None if isinstance(answer, RpcError) else answer for answer in answers]
 
     async def judge(self, raw: dict[str, Any]) -> Mined | Reverted | int:
         """A receipt as a fact, or its block number when it is not deep enough yet."""
@@ -248,9 +252,9 @@ class BlockWatcher:
     async def block_time(self, block_hash: str) -> int:
         """Seconds since 1970 of a block, remembered for recent ones."""
         if block_hash not in self._times:
-            block = await self._rpc.call("eth_getBlockByHash", block_hash, False)  # noqa: FBT003
-            if block is None:
-                raise ChainUnavailableError(f"{self._rpc.host}: block {block_hash} is unknown")
+            (block,) = await self._rpc.batch([("eth_getBlockByHash", [block_hash, False])])
+            if not isinstance(block, dict):
+                raise ChainUnavailableError(f"{self._rpc.host}: block {block_hash}: {block}")
             self._times[block_hash] = int(block["timestamp"], 16)
         seconds = self._times[block_hash]
         while len(self._times) > 4 * CATCH_UP_BLOCKS:

@@ -10,11 +10,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 import structlog
-from adapters.otel import build_telemetry
 
 from adapters.chain import EvmChain
 from adapters.chain_history import ChainHistory
 from adapters.http_server import HttpServer
+from adapters.otel import build_telemetry
 from adapters.preflight import check_chain, check_redis
 from adapters.redis_client import connect
 from adapters.redis_journal import RedisJournal

@@ -206,7 +206,7 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         default = "**required**" if field.is_required() else _shown(name, field.default)
         rows.append(f"| `{name}` | {default} | {field.description} |")
-    return "\n".join(rows)
+    return "\n".join(rows) + "\n"
 
 
 def _shown(name: str, default: object) -> str:
@@ -217,7 +217,7 @@ def _shown(name: str, default: object) -> str:
     return f"`{default}`"
 
 
-_MARKS = ("<!-- settings -->\n", "\n<!-- /settings -->")
+_MARKS = ("<!-- settings -->\n", "<!-- /settings -->")
 
 
 def _main(arguments: list[str]) -> int:

@@ -29,7 +29,7 @@ from saga.actions import (
 from saga.errors import ChainError, ChainUnavailableError, TamperedError
 from saga.facts import ClaimLost, Fact, Intended
 from saga.machine import Guard, OutcomeName, Table
-from saga.messages import parse
+from saga.messages import InvalidMessage, parse
 from saga.model import ErrorClass, Intent, Saga, Step
 from saga.policy import Policy
 from saga.ports import Chain, Change, Journal
@@ -99,6 +99,9 @@ class Engine:
             return await self._hold(saga, str(error), span)
         except ChainError as error:
             return await self._retry(saga, str(error), span)
+        except InvalidMessage as error:
+            reason = f"the stored message is no longer accepted: {error}"
+            return await self._move(saga, Fail(ErrorClass.INVALID, reason), span)
         except TamperedError as error:
             return await self._move(saga, Fail(ErrorClass.TAMPERED, str(error)), span)
 

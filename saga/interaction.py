@@ -5,6 +5,7 @@
     reverted, or nonce spent by another ─▶ Abandon ─▶ LookUp
 
 The chain is asked before anything is signed, and stored bytes are sent again, never signed again.
+A fact about a transaction is worth nothing without a stored intent: then the chain is asked.
 """
 
 from saga.actions import Abandon, Action, Ask, Fail, Intend, LookUp, Retry, Send, Watch
@@ -29,10 +30,15 @@ from saga.model import ErrorClass, Saga, Step
 Settled = Mined | TokenExists | EntryExists | RegistryConflict | ClaimLost
 """The facts that each state judges itself."""
 
+OfIntent = Intended | Sent | Unmined | TimedOut | Mined | Reverted | NonceTaken
+"""The facts that only a stored intent can give rise to."""
+
 
 def pursue(saga: Saga, step: Step, fact: Fact | None) -> Action | Settled:
     """The next action of a chain step, or the fact that settles it. SIDE EFFECTS: none."""
     intent = saga.intent(step)
+    if intent is None and isinstance(fact, OfIntent):
+        return LookUp(step)
     match fact:
         case Mined() | TokenExists() | EntryExists() | RegistryConflict() | ClaimLost():
             return fact

@@ -21,8 +21,8 @@ from saga.actions import (
 from saga.errors import ChainError, ChainUnavailableError
 from saga.facts import Fact
 from saga.machine import Table
-from saga.messages import parse
-from saga.model import Saga, State
+from saga.messages import InvalidMessage, parse
+from saga.model import Saga, State, Step
 from saga.policy import Policy
 from saga.ports import Chain
 
@@ -56,12 +56,23 @@ async def plan(saga: Saga, table: Table, chain: Chain, claims: Claims, policy: P
                     fact = await chain.ask(intent)
                 case ClaimModel(model_id, content):
                     saga = await claims.claimed(saga, model_id, content)
+                case Abandon(step):
+                    saga, fact = _without_intent(saga, step), None
                 case Advance() if saga.state is State.RECEIVED:
                     saga = msgspec.structs.replace(saga, state=table[saga.state].ok)
                 case _:
                     return _plan(action)
         except (ChainError, ChainUnavailableError) as error:
             return Plan(f"would wait and ask the chain again: {error}", sends=False)
+        except InvalidMessage as error:
+            return Plan(f"would end again: the stored message is refused: {error}", sends=False)
+
+
+def _without_intent(saga: Saga, step: Step) -> Saga:
+    """The saga once an intent whose nonce is spent has been abandoned: the chain is looked at."""
+    if step is Step.DEPLOY:
+        return msgspec.structs.replace(saga, deploy=None)
+    return msgspec.structs.replace(saga, register=None)
 
 
 def _plan(action: Action) -> Plan:
@@ -76,7 +87,7 @@ def _plan(action: Action) -> Plan:
             return Plan(f"would end again: {reason}", sends=False)
         case Watch(step):
             return Plan(f"would watch the {step.value} transaction", sends=False)
-        case Abandon(reason=reason) | Retry(reason):
+        case Retry(reason):
             return Plan(f"would look again after: {reason}", sends=False)
         case _:
             return Plan("would ask again", sends=False)
@@ -84,12 +95,14 @@ def _plan(action: Action) -> Plan:
 
 def _advance(done: Advance) -> str:
     if done.deployment is not None:
+        verb = "adopt" if done.deployment.adopted else "record"
         return (
-            f"would adopt token {done.deployment.token} "
+            f"would {verb} token {done.deployment.token} "
             f"of block {done.deployment.receipt.block_number}, then register it if it is not"
         )
     if done.registration is not None:
-        return f"would adopt the registry entry of block {done.registration.receipt.block_number}"
+        verb = "adopt" if done.registration.adopted else "record"
+        return f"would {verb} the registry entry of block {done.registration.receipt.block_number}"
     if done.event is not None:
         return "would publish the event and acknowledge"
     return "would acknowledge the message"

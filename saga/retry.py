@@ -4,7 +4,7 @@ from saga.policy import Policy
 
 
 def delay(policy: Policy, tries: int, jitter: float) -> float:
-    """Seconds to wait after `tries` failed ones: full jitter over an exponential backoff.
+    """Seconds to wait when `tries` had failed before: full jitter over an exponential backoff.
 
     `jitter` is a random number in [0, 1). The floor of a tenth of the span keeps a fleet from
     spinning. Source of the rule: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.

@@ -60,7 +60,7 @@ def decode(raw: bytes) -> Object:
     except json.JSONDecodeError as fault:
         at, near = fault.pos, shown(text[fault.pos : fault.pos + SHOWN + 1])
         raise InvalidMessage(
-            f"message is not JSON: {fault.msg} at character {at}: {near}"
+            f"message is not JSON: {fault.msg.removesuffix(' at')} at character {at}: {near}"
         ) from None
     except RecursionError:
         raise InvalidMessage(too_deep) from None

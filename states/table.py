@@ -17,9 +17,7 @@ TABLE: Mapping[State, Row] = MappingProxyType(
         State.RECEIVED: Row(
             received.decide, ok=State.VALIDATED, skip=State.SKIPPED, fail=State.DEAD_LETTERED
         ),
-        State.VALIDATED: Row(
-            validated.decide, ok=State.TOKEN_DEPLOYED, skip=State.SKIPPED, fail=State.DEAD_LETTERED
-        ),
+        State.VALIDATED: Row(validated.decide, ok=State.TOKEN_DEPLOYED, fail=State.DEAD_LETTERED),
         State.TOKEN_DEPLOYED: Row(
             token_deployed.decide, ok=State.REGISTERED, fail=State.DEAD_LETTERED
         ),

@@ -1,14 +1,14 @@
 """VALIDATED → TOKEN_DEPLOYED: bring the model's one token into being, or find it.
 
-Skips to SKIPPED when an equal saga took the model over meanwhile. Fails to DEAD_LETTERED when the
-chain holds the model's token with other content, or refuses the call for good. Crash-safe: signed
-bytes are stored before they are sent, and the chain is asked before anything is signed.
+Fails to DEAD_LETTERED when the chain holds the model's token with other content, another saga took
+the model over, or the chain refuses the call for good. Crash-safe: signed bytes are stored before
+they are sent, and the chain is asked before anything is signed.
 """
 
 from saga.actions import Action, Advance, Fail
 from saga.facts import ClaimLost, EntryExists, Fact, Mined, RegistryConflict, TokenExists
 from saga.interaction import pursue
-from saga.messages import parse, token_name
+from saga.messages import InvalidMessage, parse, token_name
 from saga.model import Deployment, ErrorClass, Saga, Step
 from saga.policy import Policy
 
@@ -37,7 +37,10 @@ def decide(saga: Saga, fact: Fact | None, policy: Policy) -> Action:
 
 
 def _adopt(saga: Saga, found: TokenExists, policy: Policy) -> Action:
-    message = parse(saga.message, max_bytes=policy.max_message_bytes)
+    try:
+        message = parse(saga.message, max_bytes=policy.max_message_bytes)
+    except InvalidMessage as error:
+        return Fail(ErrorClass.INVALID, f"the stored message is no longer accepted: {error}")
     differing = [
         f"{field} {theirs!r} instead of {ours!r}"
         for field, theirs, ours in (

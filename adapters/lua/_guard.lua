@@ -1,4 +1,4 @@
--- Put before every other script by adapters/redis_scripts.py.
+-- Put before every other script by adapters/redis_client.py.
 -- A write is accepted only from the holder of the lease, at the version that it has read.
 -- Time is the server's: milliseconds since 1970, as a string without exponent.
 
@@ -17,7 +17,8 @@ local function refusal(saga, owner, fence, version)
   local held = redis.call('HMGET', saga, 'state', 'owner', 'fence', 'version', 'op')
   if not held[1] then return 'GONE' end
   if held[5] == owner .. ':' .. version then return 'DUPLICATE' end
-  if held[2] ~= owner or held[3] ~= fence then return 'FENCED' end
+  -- An empty owner is nobody, also where nobody holds the saga.
+  if owner == '' or held[2] ~= owner or held[3] ~= fence then return 'FENCED' end
   if held[4] ~= version then return 'CONFLICT' end
   return nil
 end

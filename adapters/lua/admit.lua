@@ -12,7 +12,10 @@ local now = clock()
 local held = redis.call('HMGET', saga, 'state', 'owner', 'message', 'failed_in', 'fence', 'version')
 local state = held[1]
 
-if state and held[2] == owner then return {'ADMITTED', redis.call('HGETALL', saga)} end
+-- Our own write, sent again after its reply was lost: only a new saga has the fence 1.
+if state and held[2] == owner then
+  return {held[5] == '1' and 'ADMITTED' or 'REOPENED', redis.call('HGETALL', saga)}
+end
 
 if not state then
   if not redis.call('LPOS', processing, message) then return {'STOLEN', ''} end

@@ -10,7 +10,7 @@ local lost = {}
 for i = 3, #ARGV, 3 do
   local saga = prefix .. ARGV[i]
   local held = redis.call('HMGET', saga, 'owner', 'fence')
-  if held[1] ~= ARGV[i + 1] or held[2] ~= ARGV[i + 2] then
+  if ARGV[i + 1] == '' or held[1] ~= ARGV[i + 1] or held[2] ~= ARGV[i + 2] then
     lost[#lost + 1] = ARGV[i]
   else
     if lease == 0 then redis.call('HSET', saga, 'owner', '') end

@@ -2,13 +2,16 @@
 -- KEYS: saga, history, due, index DEAD_LETTERED, index of the state resumed to, processing list,
 --       dead-letter list
 -- ARGV: saga id, version seen, state seen, state resumed to, dead letter ('' for none), history entry
--- Returns OK, LEASED (a worker is on it right now), GONE or CONFLICT (it has moved since it was read).
+-- Returns OK, LEASED (a worker is on it right now), GONE or CONFLICT (it has moved since it was read,
+-- or there is nothing to resume to: it is finished, or active in another state).
 -- Invariant: the message is back in the processing list in the same write that makes it active.
 local saga, history, due, dead, to, processing, letters = unpack(KEYS)
 local id = ARGV[1]
 local held = redis.call('HMGET', saga, 'state', 'version', 'owner', 'message')
 if not held[1] then return 'GONE' end
 if held[1] ~= ARGV[3] or held[2] ~= ARGV[2] then return 'CONFLICT' end
+if held[1] == 'ACKED' or held[1] == 'SKIPPED' then return 'CONFLICT' end
+if held[1] ~= 'DEAD_LETTERED' and held[1] ~= ARGV[4] then return 'CONFLICT' end
 local now = clock()
 if held[1] ~= 'DEAD_LETTERED' then
   local lease = redis.call('ZSCORE', due, id)

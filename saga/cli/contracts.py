@@ -59,6 +59,10 @@ def deploy(url: str, private_key: str, *, i_know: bool = False) -> dict[str, str
         raise UsageError(f"chain id {chain_id} is real money; give --i-know to deploy there")
     try:
         return _Deployer(web3, private_key).run()
+    except OSError as error:
+        raise ChainUnavailableError(
+            f"WEB3_PROVIDER_URL: the node went away ({type(error).__name__})"
+        ) from None
     except Web3Exception as error:
         raise UsageError(f"the chain refused: {error}") from error
 

@@ -3,7 +3,6 @@
 import asyncio
 
 from adapters.log_setup import configure_logging
-
 from saga.app import run
 from saga.config import Settings, load
 
@@ -11,7 +10,7 @@ from saga.config import Settings, load
 def run_orchestrator() -> None:
     """Raises ConfigError before anything is taken."""
     settings = load(Settings)
-    configure_logging(settings.LOG_LEVEL)
+    configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:

@@ -1,0 +1,274 @@
+import asyncio
+
+import pytest
+
+from saga.errors import LeaseLostError
+from saga.model import Saga, State, Step
+from saga.ports import IntentAnswer
+from tests.integration.lua.store import (
+    CHAIN_ID,
+    DEPLOYMENT,
+    LOSSES,
+    SENDER,
+    Corner,
+    Worker,
+    advance,
+    fail,
+    intent,
+    message,
+)
+
+
+async def validated(corner: Corner, worker: Worker, n: int = 0) -> Saga:
+    """A saga of a model of its own, about to deploy."""
+    return await corner.begin_in(worker, State.VALIDATED, message(f"model_{n}"))
+
+
+async def lane(corner: Corner) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = await corner.client.hgetall(corner.keys.lane(CHAIN_ID, SENDER))
+    return found
+
+
+async def outstanding(corner: Corner) -> list[tuple[str, int]]:
+    key = corner.keys.outstanding(CHAIN_ID, SENDER)
+    found = await corner.client.zrange(key, 0, -1, withscores=True)
+    return [(member.decode(), int(score)) for member, score in found]
+
+
+async def obtain(worker: Worker, saga: Saga, *, known: int = 0, step: Step = Step.DEPLOY) -> Saga:
+    """As the engine does: sign with a guess, then with the nonce that the lane names."""
+    nonce, asked = 0, None
+    while True:
+        answer = await worker.intend(saga, intent(nonce, step), spent=0, known=asked)
+        if answer.saga is not None:
+            return answer.saga
+        if answer.nonce_unknown:
+            asked = known
+        else:
+            assert answer.next_nonce is not None
+            nonce = answer.next_nonce
+
+
+async def test_stored(corner: Corner) -> None:
+    """Nonce, signed bytes and claim are taken in one write."""
+    worker = corner.worker(lease_seconds=60)
+    saga = await validated(corner, worker)
+    answer = await worker.intend(saga, intent(5), spent=0, known=5)
+    stored = await corner.read(saga)
+    assert worker.scripts.answer == [b"OK"]
+    assert answer.saga is not None
+    assert (stored.deploy, stored.version) == (intent(5), saga.version + 1)
+    assert (answer.saga.deploy, answer.saga.version) == (stored.deploy, stored.version)
+    assert await lane(corner) == {b"next": b"6"}
+    assert await outstanding(corner) == [(f"{saga.id}:deploy", 5)]
+    assert await corner.client.get(corner.keys.claim("model_0")) == saga.id.encode()
+    assert await corner.views.due_ms(saga.id) == stored.updated_ms + 60_000
+    entry = (await corner.views.history(saga.id))[-1]
+    assert (entry.kind, entry.tx) == ("intent", intent(5).attempts[0].hash)
+    assert entry.note is not None
+    assert entry.note.startswith("nonce 5, token 0x22")
+
+
+async def test_unknown(corner: Corner) -> None:
+    """An empty lane asks for the node's count first, and then takes it."""
+    worker = corner.worker()
+    saga = await validated(corner, worker)
+    before = await corner.contents()
+    answer = await worker.intend(saga, intent(0), spent=3, known=None)
+    assert (worker.outcome, answer) == (b"UNKNOWN", IntentAnswer(nonce_unknown=True))
+    assert await corner.contents() == before
+    answer = await worker.intend(saga, intent(0), spent=3, known=4)
+    assert (worker.outcome, answer) == (b"NONCE", IntentAnswer(next_nonce=4))
+    answer = await worker.intend(saga, intent(4), spent=3, known=None)
+    assert answer.saga is not None
+    assert await lane(corner) == {b"next": b"5"}
+
+
+async def test_wrong_guess(corner: Corner) -> None:
+    """A nonce that is not the lane's next is not taken, whether above or below it."""
+    worker = corner.worker()
+    await obtain(worker, await validated(corner, worker), known=7)
+    saga = await validated(corner, worker, 1)
+    before = await corner.contents()
+    for guess in (0, 7, 9, 10**9):
+        answer = await worker.intend(saga, intent(guess), spent=0, known=None)
+        assert answer == IntentAnswer(next_nonce=8)
+    assert await corner.contents() == before
+
+
+async def test_lane_moves_up(corner: Corner) -> None:
+    """A lane moves up to what the chain has spent, and never down."""
+    worker = corner.worker()
+    await obtain(worker, await validated(corner, worker))
+    saga = await validated(corner, worker, 1)
+    answer = await worker.intend(saga, intent(1), spent=20, known=None)
+    assert answer == IntentAnswer(next_nonce=20)
+    answer = await worker.intend(saga, intent(1), spent=0, known=0)
+    assert answer == IntentAnswer(next_nonce=20)
+    answer = await worker.intend(saga, intent(20), spent=2, known=None)
+    assert answer.saga is not None
+    assert await lane(corner) == {b"next": b"21"}
+
+
+async def test_known_below_spent(corner: Corner) -> None:
+    """A node that knows less than the chain has spent is not believed."""
+    worker = corner.worker()
+    saga = await validated(corner, worker)
+    assert (await worker.intend(saga, intent(3), spent=9, known=3)).next_nonce == 9
+
+
+async def test_spent_leave(corner: Corner) -> None:
+    """Spent nonces leave the outstanding ones, and no others."""
+    worker = corner.worker()
+    for n in range(4):
+        await obtain(worker, await validated(corner, worker, n))
+    saga = await validated(corner, worker, 4)
+    await worker.intend(saga, intent(0), spent=3, known=None)
+    assert [nonce for _, nonce in await outstanding(corner)] == [3]
+
+
+async def test_full(corner: Corner) -> None:
+    """A full lane takes no further nonce until the chain has spent one."""
+    worker = corner.worker(max_in_flight=2)
+    for n in range(2):
+        await obtain(worker, await validated(corner, worker, n))
+    saga = await validated(corner, worker, 2)
+    before = await corner.contents()
+    for guess in (2, 0):
+        answer = await worker.intend(saga, intent(guess), spent=0, known=None)
+        assert (worker.outcome, answer) == (b"FULL", IntentAnswer(lane_full=True))
+    assert await corner.contents() == before
+    assert (await worker.intend(saga, intent(2), spent=1, known=None)).saga is not None
+
+
+async def test_no_limit(corner: Corner) -> None:
+    """A limit of 0 is none."""
+    worker = corner.worker(max_in_flight=0)
+    for n in range(30):
+        await obtain(worker, await validated(corner, worker, n))
+    assert [nonce for _, nonce in await outstanding(corner)] == [*range(30)]
+
+
+async def test_has(corner: Corner) -> None:
+    """A step that has an intent keeps it: the stored bytes are given, no nonce is taken."""
+    worker = corner.worker()
+    saga = await obtain(worker, await validated(corner, worker))
+    before = await corner.contents()
+    answer = await worker.intend(saga, intent(1), spent=0, known=None)
+    assert worker.outcome == b"HAS"
+    assert answer.saga is not None
+    assert (answer.saga.deploy, answer.saga.version) == (intent(0), saga.version)
+    assert await corner.contents() == before
+
+
+async def test_retried(corner: Corner) -> None:
+    """An intent whose reply was lost takes one nonce, however often it is repeated."""
+    worker = corner.worker()
+    await obtain(worker, await validated(corner, worker))
+    before = await corner.contents()
+    assert [await worker.scripts.again() for _ in range(3)] == [[b"DUPLICATE"]] * 3
+    assert await corner.contents() == before
+
+
+async def test_two_steps(corner: Corner) -> None:
+    """A saga's two steps have a nonce each, in the order in which they asked."""
+    worker = corner.worker()
+    saga = await obtain(worker, await validated(corner, worker))
+    saga = await advance(worker, saga, State.TOKEN_DEPLOYED, deployment=DEPLOYMENT)
+    saga = await obtain(worker, saga, step=Step.REGISTER)
+    stored = await corner.read(saga)
+    assert stored.deploy is not None
+    assert stored.register is not None
+    assert (stored.deploy.nonce, stored.register.nonce) == (0, 1)
+    assert await outstanding(corner) == [(f"{saga.id}:deploy", 0), (f"{saga.id}:register", 1)]
+
+
+async def test_lanes_apart(corner: Corner) -> None:
+    """Each signer has a lane of its own, however its address is written."""
+    worker = corner.worker()
+    await obtain(worker, await validated(corner, worker))
+    other = await validated(corner, worker, 1)
+    elsewhere = intent(40, sender="0x" + "cd" * 20)
+    assert (await worker.intend(other, elsewhere, spent=0, known=40)).saga is not None
+    lower = intent(1, sender=SENDER.lower())
+    third = await validated(corner, worker, 2)
+    assert (await worker.intend(third, lower, spent=0, known=None)).saga is not None
+    assert await lane(corner) == {b"next": b"2"}
+
+
+async def test_abandoned(corner: Corner) -> None:
+    """A step whose intent was given up takes a new nonce, and is outstanding once."""
+    worker = corner.worker()
+    saga = await obtain(worker, await validated(corner, worker))
+    saga = await worker.abandon(saga, Step.DEPLOY, attempts=1, note="reverted")
+    saga = await obtain(worker, saga)
+    assert saga.deploy == intent(1)
+    assert await outstanding(corner) == [(f"{saga.id}:deploy", 1)]
+
+
+async def test_claimed(corner: Corner) -> None:
+    """A saga that lost its model meanwhile deploys nothing."""
+    worker = corner.worker()
+    saga = await validated(corner, worker)
+    await corner.client.set(corner.keys.claim("model_0"), "other")
+    before = await corner.contents()
+    answer = await worker.intend(saga, intent(0), spent=0, known=0)
+    assert (worker.outcome, answer) == (b"CLAIMED", IntentAnswer(claim_holder="other"))
+    assert await corner.contents() == before
+
+
+async def test_claim_taken_while_dead(corner: Corner) -> None:
+    """A resumed saga whose model passed to another deploys nothing."""
+    worker = corner.worker()
+    first = await corner.begin(worker, message("m", n=1))
+    first = await worker.claim_model(first, "m", "c")
+    first = await advance(worker, first, State.VALIDATED, model_id="m")
+    await fail(worker, first)
+    second = await corner.begin(worker, message("m", n=2))
+    second = await worker.claim_model(second, "m", "d")
+    assert second.claim == second.id
+    again = await corner.begin(worker, first.message)
+    answer = await worker.intend(again, intent(0), spent=0, known=0)
+    assert answer == IntentAnswer(claim_holder=second.id)
+
+
+async def test_registering_needs_no_claim(corner: Corner) -> None:
+    """The claim is asked for before a deployment alone."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.TOKEN_DEPLOYED)
+    await corner.client.set(corner.keys.claim("model_1"), "other")
+    saga = await obtain(worker, saga, step=Step.REGISTER)
+    assert saga.register == intent(0, Step.REGISTER)
+    assert await corner.client.get(corner.keys.claim("model_1")) == b"other"
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_refused(corner: Corner, loss: str) -> None:
+    """Who lost the lease takes no nonce and stores no bytes."""
+    lose, word = LOSSES[loss]
+    worker = corner.worker()
+    await obtain(worker, await validated(corner, worker))
+    saga = await validated(corner, worker, 1)
+    await corner.lapse(saga)
+    (saga,) = await worker.take_due(1)
+    await lose(corner, saga)
+    before = await corner.contents()
+    with pytest.raises(LeaseLostError, match=word.decode()):
+        await worker.intend(saga, intent(1), spent=0, known=0)
+    assert worker.scripts.answer == [word]
+    assert await corner.contents() == before
+
+
+async def test_no_hole_no_double(corner: Corner) -> None:
+    """Forty sagas over three replicas get the nonces 0 to 39, each one once."""
+    workers = [corner.worker(f"w{n}") for n in range(3)]
+    begun = [await validated(corner, workers[n % 3], n) for n in range(40)]
+    sagas = await asyncio.gather(*(obtain(workers[n % 3], saga) for n, saga in enumerate(begun)))
+    assert sorted(saga.deploy.nonce for saga in sagas if saga.deploy) == [*range(40)]
+    stored = [await corner.read(saga) for saga in sagas]
+    assert [saga.deploy for saga in stored] == [saga.deploy for saga in sagas]
+    assert await lane(corner) == {b"next": b"40"}
+    assert await outstanding(corner) == sorted(
+        ((f"{saga.id}:deploy", saga.deploy.nonce) for saga in sagas if saga.deploy),
+        key=lambda pair: pair[1],
+    )

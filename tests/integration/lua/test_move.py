@@ -1,0 +1,350 @@
+import asyncio
+import base64
+import json
+
+import msgspec
+import pytest
+
+from saga.errors import LeaseLostError
+from saga.model import ErrorClass, Saga, State, Step
+from saga.ports import Change
+from tests.integration.lua.store import (
+    DEPLOYMENT,
+    EVENT,
+    LOSSES,
+    PATH,
+    Corner,
+    Worker,
+    advance,
+    fail,
+    intent,
+    message,
+    nobody,
+    skip,
+    walk,
+)
+
+SECONDS_60 = 60_000
+
+
+async def publish(worker: Worker, saga: Saga) -> Saga:
+    return await worker.move(saga, State.PUBLISHED, Change(saga=saga, event=EVENT))
+
+
+async def acknowledge(worker: Worker, saga: Saga) -> Saga:
+    return await worker.move(saga, State.ACKED, Change(saga=saga, ack=True))
+
+
+async def test_edge(corner: Corner) -> None:
+    """A move is one write: state, version, result, index, lease and history."""
+    worker = corner.worker(lease_seconds=60)
+    before = await corner.begin_in(worker, State.VALIDATED)
+    after = await worker.move(
+        before,
+        State.TOKEN_DEPLOYED,
+        Change(
+            saga=msgspec.structs.replace(before, deployment=DEPLOYMENT), note="adopted", tx="0x33"
+        ),
+    )
+    stored = await corner.read(before)
+    assert worker.outcome == b"OK"
+    assert msgspec.structs.replace(stored, updated_ms=after.updated_ms) == after
+    assert (after.state, after.version) == (State.TOKEN_DEPLOYED, before.version + 1)
+    assert (after.lease, after.deployment) == (before.lease, DEPLOYMENT)
+    assert await corner.indexes(before) == [State.TOKEN_DEPLOYED]
+    assert await corner.views.due_ms(before.id) == stored.updated_ms + SECONDS_60
+    entry = (await corner.views.history(before.id))[-1]
+    assert (entry.kind, entry.was, entry.state) == (
+        "moved",
+        State.VALIDATED,
+        State.TOKEN_DEPLOYED,
+    )
+    assert (entry.worker, entry.fence) == ("w1", before.lease.fence)
+    assert (entry.at_ms, entry.note, entry.tx) == (stored.updated_ms, "adopted", "0x33")
+
+
+@pytest.mark.parametrize("state", PATH)
+async def test_indexes(corner: Corner, state: State) -> None:
+    """A saga is in exactly one state index, and in `due` if and only if it is active."""
+    saga = await corner.begin_in(corner.worker(), state)
+    assert await corner.indexes(saga) == [state]
+    assert (await corner.views.due_ms(saga.id) is None) == state.terminal
+
+
+async def test_attempts_reset(corner: Corner) -> None:
+    """An edge forgets the failed tries and the error of the step that it leaves."""
+    worker = corner.worker()
+    saga = await corner.begin(worker)
+    await worker.postpone(saga, seconds=0, attempts=2, error="node away")
+    (again,) = await worker.take_due(1)
+    assert (again.attempts, again.error) == (2, "node away")
+    await advance(worker, again, State.VALIDATED, error=None)
+    stored = await corner.read(saga)
+    assert (stored.attempts, stored.error) == (0, None)
+
+
+async def test_within_a_state(corner: Corner) -> None:
+    """A write within a state removes and sets fields, and leaves the indexes alone."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.VALIDATED)
+    entered = await corner.client.zscore(corner.keys.index(State.VALIDATED), saga.id)
+    stored = (await worker.intend(saga, intent(0), spent=0, known=0)).saga
+    assert stored is not None
+    after = await worker.abandon(stored, Step.DEPLOY, attempts=1, note="reverted")
+    found = await corner.read(saga)
+    assert msgspec.structs.replace(found, updated_ms=after.updated_ms) == after
+    assert (found.deploy, found.attempts, found.state) == (None, 1, State.VALIDATED)
+    assert await corner.client.zscore(corner.keys.index(State.VALIDATED), saga.id) == entered
+    entry = (await corner.views.history(saga.id))[-1]
+    assert (entry.kind, entry.state, entry.note) == ("retry", State.VALIDATED, "reverted")
+
+
+async def test_event_with_state(corner: Corner) -> None:
+    """The event and the state PUBLISHED are one write; the message stays until acknowledged."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.REGISTERED)
+    assert await corner.listed(corner.keys.outbound) == []
+    await publish(worker, saga)
+    assert await corner.listed(corner.keys.outbound) == [EVENT]
+    assert (await corner.read(saga)).state is State.PUBLISHED
+    assert await corner.listed(corner.keys.processing) == [saga.message]
+
+
+async def test_event_retried(corner: Corner) -> None:
+    """An event whose reply was lost is pushed once, however often the write is repeated."""
+    worker = corner.worker()
+    await publish(worker, await corner.begin_in(worker, State.REGISTERED))
+    before = await corner.contents()
+    assert [await worker.scripts.again() for _ in range(3)] == [b"DUPLICATE"] * 3
+    assert await corner.contents() == before
+    assert await corner.listed(corner.keys.outbound) == [EVENT]
+
+
+async def test_acknowledgement_retried(corner: Corner) -> None:
+    """An acknowledgement removes one copy of the message, however often it is repeated."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.PUBLISHED)
+    await corner.deliver(message("other"), saga.message)
+    await acknowledge(worker, saga)
+    before = await corner.contents()
+    assert await worker.scripts.again() == b"DUPLICATE"
+    assert await corner.contents() == before
+    assert await corner.listed(corner.keys.processing) == [saga.message, message("other")]
+
+
+async def test_dead_letter_retried(corner: Corner) -> None:
+    """A saga is dead-lettered once, however often the write is repeated."""
+    worker = corner.worker()
+    await fail(worker, await corner.begin(worker))
+    before = await corner.contents()
+    assert await worker.scripts.again() == b"DUPLICATE"
+    assert await corner.contents() == before
+
+
+async def test_late_retry(corner: Corner) -> None:
+    """A repeated write is known after a takeover too, and fenced once the other has written."""
+    worker, other = corner.worker(), corner.worker("w2")
+    saga = await publish(worker, await corner.begin_in(worker, State.REGISTERED))
+    await corner.lapse(saga)
+    (taken,) = await other.take_due(1)
+    assert await worker.scripts.again() == b"DUPLICATE"
+    await acknowledge(other, taken)
+    before = await corner.contents()
+    assert await worker.scripts.again() == b"FENCED"
+    assert await corner.contents() == before
+    assert await corner.listed(corner.keys.outbound) == [EVENT]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("write", [publish, fail, acknowledge], ids=lambda write: write.__name__)
+async def test_refused(corner: Corner, loss: str, write: object) -> None:
+    """Who lost the lease writes nothing: no state, no event, no acknowledgement, no letter."""
+    lose, word = LOSSES[loss]
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.REGISTERED)
+    await lose(corner, saga)
+    before = await corner.contents()
+    with pytest.raises(LeaseLostError, match=word.decode()):
+        await write(worker, saga)  # type: ignore[operator]
+    assert worker.outcome == word
+    assert await corner.contents() == before
+
+
+async def test_stranger(corner: Corner) -> None:
+    """Who never had the lease writes nothing."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.REGISTERED)
+    before = await corner.contents()
+    with pytest.raises(LeaseLostError, match="FENCED"):
+        await publish(corner.worker("w2"), nobody(saga))
+    assert await corner.contents() == before
+
+
+async def test_free(corner: Corner) -> None:
+    """A saga that nobody holds is not written by somebody without a lease."""
+    worker = corner.worker()
+    waiting = await corner.begin(worker)
+    await worker.postpone(waiting, seconds=900, attempts=1, error="later")
+    ended = await corner.begin_in(worker, State.ACKED, message("m2"))
+    before = await corner.contents()
+    for saga in (await corner.read(waiting), ended, await corner.read(ended)):
+        with pytest.raises(LeaseLostError, match="FENCED"):
+            await advance(worker, saga, State.VALIDATED)
+    assert await corner.contents() == before
+
+
+async def test_other_state(corner: Corner) -> None:
+    """A move from a state that the saga is not in is refused and changes nothing."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.VALIDATED)
+    before = await corner.contents()
+    with pytest.raises(LeaseLostError, match="CONFLICT"):
+        await publish(worker, msgspec.structs.replace(saga, state=State.REGISTERED))
+    assert await corner.contents() == before
+
+
+async def test_dead_letter(corner: Corner) -> None:
+    """A dead letter tells what failed, where, when and why, with the message as a string."""
+    worker = corner.worker()
+    raw = message("model_9", name="模型")
+    saga = await corner.begin_in(worker, State.VALIDATED, raw)
+    saga = msgspec.structs.replace(saga, attempts=3)
+    await fail(worker, saga, error="reverted: no role", why=ErrorClass.RETRIES)
+    (letter,) = [json.loads(entry) for entry in await corner.listed(corner.keys.dead_letters)]
+    stored = await corner.read(saga)
+    assert letter == {
+        "original_message": raw.decode(),
+        "error": "reverted: no role",
+        "failed_at": stored.failed_at,
+        "original_queue": corner.keys.inbound,
+        "saga_id": saga.id,
+        "model_id": "model_9",
+        "failed_in": "VALIDATED",
+        "error_class": "retries_exhausted",
+        "attempts": 3,
+    }
+    assert stored.failed_at is not None
+    assert stored.failed_at.endswith("Z")
+    assert (stored.state, stored.failed_in) == (State.DEAD_LETTERED, State.VALIDATED)
+    assert (stored.error, stored.error_class) == ("reverted: no role", "retries_exhausted")
+    assert await corner.listed(corner.keys.processing) == []
+
+
+async def test_dead_letter_binary(corner: Corner) -> None:
+    """Bytes that are no UTF-8 come back whole from the dead letter's base64."""
+    worker = corner.worker()
+    raw = b'{"model_id": "\xff\x00"}'
+    saga = await corner.begin(worker, raw)
+    await fail(worker, saga, why=ErrorClass.INVALID)
+    (letter,) = [json.loads(entry) for entry in await corner.listed(corner.keys.dead_letters)]
+    assert base64.b64decode(letter["original_message_base64"]) == raw
+    assert letter["original_message"] == raw.decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize("end", [State.ACKED, State.SKIPPED])
+async def test_retention(corner: Corner, end: State) -> None:
+    """A finished saga and its history are kept for the retention, and nobody holds it."""
+    saga = await corner.begin_in(corner.worker(retention_seconds=1000), end)
+    for key in (corner.keys.saga(saga.id), corner.keys.history(saga.id)):
+        assert 990_000 < await corner.client.pttl(key) <= 1_000_000
+    assert (await corner.read(saga)).lease.owner == ""
+    assert await corner.views.due_ms(saga.id) is None
+
+
+async def test_kept_for_ever(corner: Corner) -> None:
+    """Dead letters never expire, and nothing does with a retention of 0."""
+    dead = await corner.begin_in(corner.worker(retention_seconds=1000), State.DEAD_LETTERED)
+    done = await corner.begin_in(corner.worker(retention_seconds=0), State.ACKED, message("m2"))
+    for saga in (dead, done):
+        assert await corner.client.pttl(corner.keys.saga(saga.id)) == -1
+        assert await corner.client.pttl(corner.keys.history(saga.id)) == -1
+
+
+async def test_expired(corner: Corner) -> None:
+    """An expired saga leaves no hash and no history behind."""
+    worker = corner.worker(retention_seconds=0.001)
+    saga = await corner.begin_in(worker, State.SKIPPED)
+    async with asyncio.timeout(10):
+        while await corner.client.exists(corner.keys.saga(saga.id), corner.keys.history(saga.id)):
+            pass
+    assert await corner.views.find(saga.id) is None
+
+
+async def test_index_trimmed(corner: Corner) -> None:
+    """An index of finished sagas forgets those older than the retention, and no other."""
+    worker = corner.worker(retention_seconds=1000)
+    index = corner.keys.index(State.ACKED)
+    now = await corner.now_ms()
+    await corner.client.zadd(index, {"gone": now - 1_000_001, "kept": now - 900_000})
+    saga = await corner.begin_in(worker, State.ACKED)
+    assert await corner.client.zrange(index, 0, -1) == [b"kept", saga.id.encode()]
+
+
+async def test_dead_letters_not_trimmed(corner: Corner) -> None:
+    """The index of dead letters forgets none by age."""
+    worker = corner.worker(retention_seconds=1000)
+    index = corner.keys.index(State.DEAD_LETTERED)
+    await corner.client.zadd(index, {"old": 0})
+    saga = await corner.begin_in(worker, State.DEAD_LETTERED)
+    assert await corner.client.zrange(index, 0, -1) == [b"old", saga.id.encode()]
+
+
+async def test_timer(corner: Corner) -> None:
+    """A postponed saga waits in `due` until its time, and nobody holds it."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.VALIDATED)
+    await worker.postpone(saga, seconds=90, attempts=1, error="node away")
+    stored = await corner.read(saga)
+    assert (stored.state, stored.lease.owner) == (State.VALIDATED, "")
+    assert (stored.attempts, stored.error, stored.version) == (1, "node away", saga.version + 1)
+    assert await corner.views.due_ms(saga.id) == stored.updated_ms + 90_000
+    assert await worker.take_due(1) == []
+    entry = (await corner.views.history(saga.id))[-1]
+    assert (entry.kind, entry.note) == ("retry", "node away")
+
+
+async def test_timer_retried(corner: Corner) -> None:
+    """A postponement whose reply was lost counts once, and does not start anew."""
+    worker = corner.worker()
+    saga = await corner.begin(worker)
+    await worker.postpone(saga, seconds=90, attempts=1, error="node away")
+    before = await corner.contents()
+    assert await worker.scripts.again() == b"DUPLICATE"
+    assert await corner.contents() == before
+
+
+async def test_history_bounded(corner: Corner) -> None:
+    """A history keeps its last 500 entries."""
+    worker = corner.worker()
+    saga = await corner.begin(worker)
+    await corner.client.rpush(corner.keys.history(saga.id), *[b"{}"] * 600)
+    await skip(worker, saga)
+    lines = await corner.listed(corner.keys.history(saga.id))
+    assert len(lines) == 500
+    assert json.loads(lines[-1])["state"] == "SKIPPED"
+
+
+async def test_one_write_a_version(corner: Corner) -> None:
+    """A second write of one lease at one version is taken for a retry of the first."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.REGISTERED)
+    first, second = await asyncio.gather(publish(worker, saga), publish(worker, saga))
+    assert first == second
+    assert await corner.listed(corner.keys.outbound) == [EVENT]
+    assert (await corner.read(saga)).version == saga.version + 1
+
+
+async def test_whole_path(corner: Corner) -> None:
+    """A saga's whole path leaves one event, no message, and a history in order."""
+    worker = corner.worker()
+    saga = await walk(worker, await corner.begin(worker), State.ACKED)
+    assert await corner.views.depths() == {
+        "inbound": 0,
+        "processing": 0,
+        "outbound": 1,
+        "dead_letters": 0,
+    }
+    entries = await corner.views.history(saga.id)
+    assert [entry.state for entry in entries] == list(PATH)
+    assert [entry.was for entry in entries] == [None, *PATH[:-1]]
+    assert [entry.at_ms for entry in entries] == sorted(entry.at_ms for entry in entries)

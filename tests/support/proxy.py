@@ -1,0 +1,208 @@
+"""A real HTTP proxy between the service and a node, with faults by JSON-RPC method.
+
+A fault is an async function of one exchange: it may forward the request or not, and answers as it
+likes. Requests without a fault are passed on as they are.
+"""
+
+import asyncio
+import json
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import ClientSession, ClientTimeout, web
+
+Reply = dict[str, Any]
+Fault = Callable[["Exchange"], Awaitable[web.StreamResponse]]
+# The answer to one request of a single call or a batch; None: ask the node.
+Answerer = Callable[[Any], Reply | None]
+
+
+class Exchange:
+    """One HTTP request of the client, and the way on to the node."""
+
+    def __init__(self, request: web.Request, body: bytes, proxy: "Proxy") -> None:
+        self.request = request
+        self.body = body
+        self.calls: Any = json.loads(body)
+        self.released = proxy.released
+        self._proxy = proxy
+
+    @property
+    def methods(self) -> list[str]:
+        calls = self.calls if isinstance(self.calls, list) else [self.calls]
+        return [call["method"] for call in calls]
+
+    async def forward(self, body: bytes | None = None) -> bytes:
+        """The node's answer."""
+        self._proxy.forwarded += self.methods
+        return await self._proxy.ask_node(self.body if body is None else body)
+
+    def hang_up(self) -> web.StreamResponse:
+        """Close the connection, whatever has been written."""
+        if self.request.transport is not None:
+            self.request.transport.close()
+        return web.Response()
+
+
+class Proxy:
+    """`url` is what the client gets; the log and the script are read and written by the test."""
+
+    def __init__(self, node_url: str, session: ClientSession) -> None:
+        self._node_url = node_url
+        self._session = session
+        self._once: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self._always: dict[str, Fault] = {}
+        self.url = ""
+        self.released = asyncio.Event()
+        """Set it to end every silence."""
+        self.received: list[str] = []
+        """The methods in the order of their arrival."""
+        self.forwarded: list[str] = []
+        """Those that the node has seen."""
+
+    def once(self, method: str, *faults: Fault) -> None:
+        """The next requests that contain `method` meet these faults, one each."""
+        self._once[method] += faults
+
+    def always(self, method: str, fault: Fault) -> None:
+        """Every request that contains `method` meets this fault, until `heal`."""
+        self._always[method] = fault
+
+    def heal(self) -> None:
+        """No fault any more."""
+        self._once.clear()
+        self._always.clear()
+        self.released.set()
+
+    async def ask_node(self, body: bytes) -> bytes:
+        headers = {"Content-Type": "application/json"}
+        async with self._session.post(self._node_url, data=body, headers=headers) as reply:
+            return await reply.read()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        exchange = Exchange(request, await request.read(), self)
+        self.received += exchange.methods
+        fault = self._fault(exchange.methods)
+        if fault is not None:
+            return await fault(exchange)
+        return json_response(await exchange.forward())
+
+    def _fault(self, methods: Sequence[str]) -> Fault | None:
+        for method in methods:
+            if self._once[method]:
+                return self._once[method].popleft()
+            if method in self._always:
+                return self._always[method]
+        return None
+
+
+@asynccontextmanager
+async def open_proxy(node_url: str) -> AsyncIterator[Proxy]:
+    """A proxy on a free port of the loopback interface."""
+    async with ClientSession(timeout=ClientTimeout(total=30)) as session:
+        proxy = Proxy(node_url, session)
+        app = web.Application()
+        app.router.add_post("/{path:.*}", proxy.handle)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        proxy.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            yield proxy
+        finally:
+            proxy.released.set()
+            await runner.cleanup()
+
+
+def json_response(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="application/json")
+
+
+def answer(body: bytes, *, status: int = 200, content_type: str = "application/json") -> Fault:
+    """These bytes instead of the node's answer; the node sees nothing."""
+
+    async def fault(exchange: Exchange) -> web.StreamResponse:
+        return web.Response(body=body, status=status, content_type=content_type)
+
+    return fault
+
+
+async def half_body(exchange: Exchange) -> web.StreamResponse:
+    """The node does its work; its answer breaks off in the middle."""
+    body = await exchange.forward()
+    response = web.StreamResponse(headers={"Content-Length": str(len(body))})
+    await response.prepare(exchange.request)
+    await response.write(body[: len(body) // 2])
+    return exchange.hang_up()
+
+
+async def lost_reply(exchange: Exchange) -> web.StreamResponse:
+    """The node does its work; its answer never arrives."""
+    await exchange.forward()
+    return exchange.hang_up()
+
+
+async def lost_request(exchange: Exchange) -> web.StreamResponse:
+    """The connection breaks before the node sees anything."""
+    return exchange.hang_up()
+
+
+async def silence(exchange: Exchange) -> web.StreamResponse:
+    """No word until the proxy is released; then the node's answer."""
+    await exchange.released.wait()
+    return json_response(await exchange.forward())
+
+
+async def another_id(exchange: Exchange) -> web.StreamResponse:
+    """The node's answer under ids that nobody used."""
+    replies = json.loads(await exchange.forward())
+    for reply in replies if isinstance(replies, list) else [replies]:
+        reply["id"] += 1_000_000
+    return json_response(json.dumps(replies).encode())
+
+
+def each_call(answerer: Answerer) -> Fault:
+    """Answer single requests, also inside a batch; the node answers the others."""
+
+    async def fault(exchange: Exchange) -> web.StreamResponse:
+        if not isinstance(exchange.calls, list):
+            reply = answerer(exchange.calls)
+            if reply is None:
+                return json_response(await exchange.forward())
+            return json_response(json.dumps(_addressed(exchange.calls, reply)).encode())
+        answers = [answerer(call) for call in exchange.calls]
+        open_calls = [call for call, a in zip(exchange.calls, answers, strict=True) if a is None]
+        replies = json.loads(await exchange.forward(json.dumps(open_calls).encode()))
+        replies += [
+            _addressed(call, a) for call, a in zip(exchange.calls, answers, strict=True) if a
+        ]
+        return json_response(json.dumps(replies).encode())
+
+    return fault
+
+
+def _addressed(call: Any, reply: Reply) -> Reply:
+    return {"jsonrpc": "2.0", "id": call["id"], **reply}
+
+
+def rpc_error(method: str, code: int, message: str, data: Any = None) -> Fault:
+    """A JSON-RPC error for `method`, single or in a batch; the node never sees that request."""
+    error = {"code": code, "message": message} | ({} if data is None else {"data": data})
+    return each_call(lambda call: {"error": error} if call["method"] == method else None)
+
+
+def range_limit(blocks: int) -> Fault:
+    """As hosted nodes do: no `eth_getLogs` over more than `blocks` blocks."""
+
+    def refuse(call: Any) -> Reply | None:
+        if call["method"] != "eth_getLogs":
+            return None
+        query = call["params"][0]
+        if int(query["toBlock"], 16) - int(query["fromBlock"], 16) < blocks:
+            return None
+        return {"error": {"code": -32005, "message": f"at most {blocks} blocks are searched"}}
+
+    return each_call(refuse)

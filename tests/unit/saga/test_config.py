@@ -1,0 +1,217 @@
+"""Settings. No test sees the machine's environment or a `.env` file."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from saga.config import Settings, StoreSettings, load, settings_table
+from saga.errors import ConfigError
+from saga.policy import Policy
+
+KEY = "0x" + "5e" * 32
+SECRET = "hunter2"
+ADDRESS = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+GIVEN = {
+    "REDIS_URL": f"redis://:{SECRET}@localhost:6379/0",
+    "WEB3_PROVIDER_URL": f"https://node.example/{SECRET}",
+    "DEPLOYER_PRIVATE_KEY": KEY,
+    "MODEL_REGISTRY_ADDRESS": ADDRESS,
+    "TOKEN_MANAGER_ADDRESS": ADDRESS,
+}
+MALFORMED = [
+    ("REDIS_URL", SECRET, "must begin with redis://, rediss:// or unix://"),
+    ("INBOUND_QUEUE", "", "at least 1 character"),
+    ("OUTBOUND_QUEUE", "", "at least 1 character"),
+    ("KEY_PREFIX", "", "at least 1 character"),
+    ("LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+    ("LOG_FORMAT", "xml", "'json' or 'console'"),
+    ("WEB3_PROVIDER_URL", SECRET, "must begin with http:// or https://"),
+    ("DEPLOYER_PRIVATE_KEY", KEY[:-1], "must be 64 hex digits"),
+    ("DEPLOYER_PRIVATE_KEY", KEY + "0", "must be 64 hex digits"),
+    ("DEPLOYER_PRIVATE_KEY", "0x" + "zz" * 32, "must be 64 hex digits"),
+    ("MODEL_REGISTRY_ADDRESS", "0x12", "is no address"),
+    ("TOKEN_MANAGER_ADDRESS", ADDRESS[:-1] + "4", "is no address"),
+    ("TOKEN_MANAGER_ADDRESS", ADDRESS.replace("FbD", "fBd"), "is no address"),
+    ("TOKEN_OWNER_ADDRESS", "me", "is no address"),
+    ("DEPLOY_STRATEGY", "create3", "'manager' or 'create2'"),
+    ("CHAIN_ID", "mainnet", "valid integer"),
+    ("CHAIN_ID", "0", "greater than 0"),
+    ("NETWORK_NAME", "", "at least 1 character"),
+    ("CONTRACTS_FROM_BLOCK", "-1", "greater than or equal to 0"),
+    ("CONFIRMATIONS", "0", "greater than or equal to 1"),
+    ("POLL_SECONDS", "0", "greater than 0"),
+    ("MAX_IN_FLIGHT", "-1", "greater than or equal to 0"),
+    ("MIN_IMPROVEMENT_PERCENT", "some", "valid number"),
+    ("MAX_MESSAGE_BYTES", "255", "greater than or equal to 256"),
+    ("MAX_RETRIES", "-1", "greater than or equal to 0"),
+    ("RETRY_BASE_SECONDS", "0", "greater than 0"),
+    ("RETRY_MAX_SECONDS", "0", "greater than 0"),
+    ("DEPLOYMENT_TIMEOUT", "nan", "greater than 0"),
+    ("WORKER_POOL_SIZE", "0", "greater than or equal to 1"),
+    ("LEASE_SECONDS", "0.5", "greater than or equal to 1"),
+    ("SHUTDOWN_GRACE_SECONDS", "2", "greater than or equal to 3"),
+    ("SAGA_RETENTION", "-1", "greater than or equal to 0"),
+    ("HTTP_PORT", "65536", "less than or equal to 65535"),
+]
+FREE = {"PROCESSING_QUEUE", "DLQ_NAME"}
+"""Any text is right: empty is the default."""
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only what GIVEN sets is set, and there is no `.env`."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in GIVEN.items():
+        monkeypatch.setenv(name, value)
+
+
+def problems() -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(Settings)
+    assert caught.value.__cause__ is None
+    return caught.value.problems
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_missing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A required setting that is missing is one line with its name and an example."""
+    monkeypatch.delenv(name)
+    (line,) = problems()
+    assert line.startswith(f"{name} is not set; for example {name}=")
+
+
+def test_all_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All problems are told at once, one line each."""
+    for name in GIVEN:
+        monkeypatch.delenv(name)
+    assert [line.split()[0] for line in problems()] == list(GIVEN)
+
+
+@pytest.mark.parametrize(("name", "value", "what"), MALFORMED)
+def test_malformed(name: str, value: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A malformed setting is one line: its name, what is wrong, an example, never the value."""
+    monkeypatch.setenv(name, value)
+    (line,) = problems()
+    assert line.startswith(f"{name} ")
+    assert what in line
+    assert re.search(rf"; for example {name}=\S", line)
+    assert "\n" not in line
+    for secret in (SECRET, KEY[:-1], "zz"):
+        assert secret not in line
+
+
+def test_every_setting_can_be_wrong() -> None:
+    """Each setting that can be malformed has a test above."""
+    assert {name for name, _, _ in MALFORMED} | FREE == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_examples_accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example in an error line is accepted as it stands, but for the key's."""
+    (example,) = Settings.model_fields[name].examples or []
+    if name == "DEPLOYER_PRIVATE_KEY":
+        example = KEY
+    monkeypatch.setenv(name, example)
+    assert getattr(load(Settings), name) is not None
+
+
+def test_secrets_hidden() -> None:
+    """Printing the settings shows no secret."""
+    shown = repr(load(Settings)) + str(load(Settings))
+    assert SECRET not in shown
+    assert KEY not in shown
+    assert "REDIS_URL=SecretStr('**********')" in shown
+
+
+def test_defaults() -> None:
+    """What is not set has these defaults."""
+    found = load(Settings)
+    assert found.INBOUND_QUEUE == "hokusai:model_ready_queue"
+    assert found.OUTBOUND_QUEUE == "hokusai:token_deployed_queue"
+    assert found.DEPLOY_STRATEGY == "manager"
+    assert found.CHAIN_ID is None
+    assert found.NETWORK_NAME is None
+    assert (found.CONFIRMATIONS, found.MAX_RETRIES, found.MAX_IN_FLIGHT) == (1, 3, 16)
+    assert (found.LEASE_SECONDS, found.SAGA_RETENTION) == (30, 30 * 86400)
+    assert (found.LOG_LEVEL, found.LOG_FORMAT) == ("INFO", "json")
+
+
+def test_derived_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processing and dead-letter lists are named after the inbound list."""
+    monkeypatch.setenv("INBOUND_QUEUE", "in")
+    found = load(Settings)
+    assert (found.processing_queue, found.dead_letter_queue) == ("in:processing", "in:dlq")
+
+
+def test_given_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that are given are taken as they are."""
+    monkeypatch.setenv("PROCESSING_QUEUE", "busy")
+    monkeypatch.setenv("DLQ_NAME", "dead")
+    found = load(Settings)
+    assert (found.processing_queue, found.dead_letter_queue) == ("busy", "dead")
+
+
+def test_checksummed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address in lower case is accepted, and kept in checksummed spelling."""
+    monkeypatch.setenv("MODEL_REGISTRY_ADDRESS", ADDRESS.lower())
+    assert load(Settings).MODEL_REGISTRY_ADDRESS == ADDRESS
+
+
+@pytest.mark.parametrize("key", [KEY, KEY[2:], KEY.upper().replace("0X", "0x")])
+def test_keys(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key is accepted with and without 0x, in either case."""
+    monkeypatch.setenv("DEPLOYER_PRIVATE_KEY", key)
+    assert load(Settings).DEPLOYER_PRIVATE_KEY.get_secret_value() == key
+
+
+def test_store_needs_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator's commands need Redis alone."""
+    for name in GIVEN:
+        if name != "REDIS_URL":
+            monkeypatch.delenv(name)
+    assert load(StoreSettings).REDIS_URL.get_secret_value() == GIVEN["REDIS_URL"]
+
+
+def test_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A `.env` in the working directory is read, strangers' lines included; the environment wins."""
+    lines = ("MAX_RETRIES=7", "CONFIRMATIONS=7", "UNKNOWN=1")
+    (tmp_path / ".env").write_text("\n".join(lines), "utf-8")
+    monkeypatch.setenv("CONFIRMATIONS", "9")
+    found = load(Settings)
+    assert (found.MAX_RETRIES, found.CONFIRMATIONS) == (7, 9)
+
+
+def test_frozen() -> None:
+    """Settings are read once and never change."""
+    with pytest.raises(ValueError, match="frozen"):
+        load(Settings).MAX_RETRIES = 9
+
+
+def test_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting that decisions depend on reaches the policy."""
+    monkeypatch.setenv("MIN_IMPROVEMENT_PERCENT", "0.5")
+    monkeypatch.setenv("MAX_MESSAGE_BYTES", "1000")
+    monkeypatch.setenv("MAX_RETRIES", "5")
+    monkeypatch.setenv("RETRY_BASE_SECONDS", "2")
+    monkeypatch.setenv("RETRY_MAX_SECONDS", "20")
+    assert load(Settings).policy("sepolia") == Policy(
+        network="sepolia",
+        min_improvement_percent=0.5,
+        max_message_bytes=1000,
+        max_retries=5,
+        retry_base_seconds=2.0,
+        retry_max_seconds=20.0,
+    )
+
+
+def test_table_complete() -> None:
+    """The table of the README has one row for each setting, with what it does."""
+    rows = settings_table().splitlines()[2:]
+    assert len(rows) == len(Settings.model_fields)
+    for name, row in zip(Settings.model_fields, rows, strict=True):
+        assert row.startswith(f"| `{name}` | ")
+        assert row.split("|")[3].strip()
+        assert ("**required**" in row) == (name in GIVEN)
