@@ -9,16 +9,19 @@ import os
 import platform
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -130,6 +133,14 @@ class _Child:
                 raise EmbeddedPartError(f"{self._name} did not start: {text[-500:]}")
             time.sleep(_POLL_SECONDS)
 
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open and nobody answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL."""
         self._end(force=True)
@@ -185,6 +196,18 @@ class EmbeddedAnvil(_Child):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def request(self, method: str, *params: object) -> Any:
+        """One JSON-RPC call, such as anvil's own `evm_mine`. Raises EmbeddedPartError."""
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        request = urllib.request.Request(  # noqa: S310 - our own node
+            self.url, msgspec.json.encode(body), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
+            answer = msgspec.json.decode(reply.read())
+        if "error" in answer:
+            raise EmbeddedPartError(f"{method}: {answer['error']}")
+        return answer["result"]
 
     def command(self) -> list[str]:
         return [*self._command, "--port", str(self.port)]

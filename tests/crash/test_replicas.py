@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from web3 import HTTPProvider
 
 from adapters.embedded import DEV_MNEMONIC_KEY, EmbeddedAnvil, EmbeddedValkey
 from saga.audit import Evidence, audit
@@ -25,12 +24,8 @@ def parts() -> Iterator[tuple[EmbeddedValkey, EmbeddedAnvil, dict[str, str]]]:
     """A Valkey and a chain of this test's own, with the contracts deployed."""
     with EmbeddedValkey() as valkey, EmbeddedAnvil() as anvil:
         contracts = deploy(anvil.url, DEV_MNEMONIC_KEY)
-        rpc(anvil, "evm_setIntervalMining", 1)
+        anvil.request("evm_setIntervalMining", 1)
         yield valkey, anvil, contracts
-
-
-def rpc(anvil: EmbeddedAnvil, method: str, *params: object) -> object:
-    return HTTPProvider(anvil.url).make_request(method, list(params))["result"]
 
 
 def killer(fleet: Fleet, rng: random.Random) -> Callable[[], None]:

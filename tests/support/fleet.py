@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from saga.app import open_store
 from saga.audit import Evidence
 from saga.cli.evidence import collect
 from saga.cli.replica import start_replica
-from saga.config import StoreSettings
+from saga.config import Settings, StoreSettings
 from saga.messages import identify
 from saga.model import Saga, State
 
@@ -88,6 +89,19 @@ class Fleet:
     @property
     def alive(self) -> list[subprocess.Popen[bytes]]:
         return [replica for replica in self._replicas if replica.poll() is None]
+
+    def clean_environment(self) -> dict[str, str]:
+        """For commands: these settings, and none of the caller's."""
+        inherited = {k: v for k, v in os.environ.items() if k not in Settings.model_fields}
+        return {**inherited, **self.environment}
+
+    async def until_started(self) -> None:
+        """Wait until the newest replica says that it has started."""
+        log = self._folder / f"replica-{len(self._replicas) - 1}.log"
+        deadline = time.monotonic() + 20
+        while '"started"' not in log.read_text("utf-8", "replace"):
+            assert time.monotonic() < deadline, log.read_text("utf-8", "replace")
+            await asyncio.sleep(LOOK_SECONDS)
 
     def kill(self, replica: subprocess.Popen[bytes]) -> None:
         """SIGKILL."""
@@ -160,6 +174,10 @@ class Fleet:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """SIGKILL to all that live."""
         for replica in self._replicas:
             if replica.poll() is None:
                 replica.kill()

@@ -14,7 +14,8 @@ from typing import Any
 from aiohttp import ClientSession, ClientTimeout, web
 
 Reply = dict[str, Any]
-Fault = Callable[["Exchange"], Awaitable[web.StreamResponse]]
+Response = web.StreamResponse
+Fault = Callable[["Exchange"], Awaitable[Response]]
 # The answer to one request of a single call or a batch; None: ask the node.
 Answerer = Callable[[Any], Reply | None]
 
@@ -31,15 +32,14 @@ class Exchange:
 
     @property
     def methods(self) -> list[str]:
-        calls = self.calls if isinstance(self.calls, list) else [self.calls]
-        return [call["method"] for call in calls]
+        return _methods(self.calls)
 
-    async def forward(self, body: bytes | None = None) -> bytes:
-        """The node's answer."""
-        self._proxy.forwarded += self.methods
-        return await self._proxy.ask_node(self.body if body is None else body)
+    async def forward(self, calls: Any = None) -> bytes:
+        """The node's answer to the request as it came, or to these calls instead."""
+        self._proxy.forwarded += _methods(calls or self.calls)
+        return await self._proxy.ask_node(json.dumps(calls).encode() if calls else self.body)
 
-    def hang_up(self) -> web.StreamResponse:
+    def hang_up(self) -> Response:
         """Close the connection, whatever has been written."""
         if self.request.transport is not None:
             self.request.transport.close()
@@ -81,7 +81,7 @@ class Proxy:
         async with self._session.post(self._node_url, data=body, headers=headers) as reply:
             return await reply.read()
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> Response:
         exchange = Exchange(request, await request.read(), self)
         self.received += exchange.methods
         fault = self._fault(exchange.methods)
@@ -124,13 +124,13 @@ def json_response(body: bytes) -> web.Response:
 def answer(body: bytes, *, status: int = 200, content_type: str = "application/json") -> Fault:
     """These bytes instead of the node's answer; the node sees nothing."""
 
-    async def fault(exchange: Exchange) -> web.StreamResponse:
+    async def fault(exchange: Exchange) -> Response:
         return web.Response(body=body, status=status, content_type=content_type)
 
     return fault
 
 
-async def half_body(exchange: Exchange) -> web.StreamResponse:
+async def half_body(exchange: Exchange) -> Response:
     """The node does its work; its answer breaks off in the middle."""
     body = await exchange.forward()
     response = web.StreamResponse(headers={"Content-Length": str(len(body))})
@@ -139,24 +139,24 @@ async def half_body(exchange: Exchange) -> web.StreamResponse:
     return exchange.hang_up()
 
 
-async def lost_reply(exchange: Exchange) -> web.StreamResponse:
+async def lost_reply(exchange: Exchange) -> Response:
     """The node does its work; its answer never arrives."""
     await exchange.forward()
     return exchange.hang_up()
 
 
-async def lost_request(exchange: Exchange) -> web.StreamResponse:
+async def lost_request(exchange: Exchange) -> Response:
     """The connection breaks before the node sees anything."""
     return exchange.hang_up()
 
 
-async def silence(exchange: Exchange) -> web.StreamResponse:
+async def silence(exchange: Exchange) -> Response:
     """No word until the proxy is released; then the node's answer."""
     await exchange.released.wait()
     return json_response(await exchange.forward())
 
 
-async def another_id(exchange: Exchange) -> web.StreamResponse:
+async def another_id(exchange: Exchange) -> Response:
     """The node's answer under ids that nobody used."""
     replies = json.loads(await exchange.forward())
     for reply in replies if isinstance(replies, list) else [replies]:
@@ -167,21 +167,25 @@ async def another_id(exchange: Exchange) -> web.StreamResponse:
 def each_call(answerer: Answerer) -> Fault:
     """Answer single requests, also inside a batch; the node answers the others."""
 
-    async def fault(exchange: Exchange) -> web.StreamResponse:
+    async def fault(exchange: Exchange) -> Response:
         if not isinstance(exchange.calls, list):
             reply = answerer(exchange.calls)
             if reply is None:
                 return json_response(await exchange.forward())
             return json_response(json.dumps(_addressed(exchange.calls, reply)).encode())
-        answers = [answerer(call) for call in exchange.calls]
-        open_calls = [call for call, a in zip(exchange.calls, answers, strict=True) if a is None]
-        replies = json.loads(await exchange.forward(json.dumps(open_calls).encode()))
+        ours = {call["id"]: answerer(call) for call in exchange.calls}
+        others = [call for call in exchange.calls if ours[call["id"]] is None]
+        replies = json.loads(await exchange.forward(others)) if others else []
         replies += [
-            _addressed(call, a) for call, a in zip(exchange.calls, answers, strict=True) if a
+            _addressed(call, reply) for call in exchange.calls if (reply := ours[call["id"]])
         ]
         return json_response(json.dumps(replies).encode())
 
     return fault
+
+
+def _methods(calls: Any) -> list[str]:
+    return [call["method"] for call in (calls if isinstance(calls, list) else [calls])]
 
 
 def _addressed(call: Any, reply: Reply) -> Reply:

@@ -183,20 +183,24 @@ class Corner:
         seconds, micros = await self.client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    async def contents(self) -> dict[bytes, object]:
+    async def contents(self) -> dict[bytes, Any]:
         """Everything below this corner's tag: equal before and after what changes nothing."""
-        found: dict[bytes, object] = {}
-        for key in sorted(await self.client.keys(f"{self.tag}:*")):
-            kind = await self.client.type(key)
-            if kind == b"hash":
-                found[key] = await self.client.hgetall(key)
-            elif kind == b"list":
-                found[key] = await self.client.lrange(key, 0, -1)
-            elif kind == b"zset":
-                found[key] = await self.client.zrange(key, 0, -1, withscores=True)
-            else:
-                found[key] = await self.client.get(key)
-        return found
+        keys = sorted(await self.client.keys(f"{self.tag}:*"))
+        kinds = self.client.pipeline(transaction=False)
+        for key in keys:
+            kinds.type(key)
+        values = self.client.pipeline(transaction=False)
+        for key, kind in zip(keys, await kinds.execute(), strict=True):
+            match kind:
+                case b"hash":
+                    values.hgetall(key)
+                case b"list":
+                    values.lrange(key, 0, -1)
+                case b"zset":
+                    values.zrange(key, 0, -1, withscores=True)
+                case _:
+                    values.get(key)
+        return dict(zip(keys, await values.execute(), strict=True))
 
     async def clear(self) -> None:
         keys = await self.client.keys(f"{self.tag}:*")
