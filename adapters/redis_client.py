@@ -29,7 +29,15 @@ SOCKET_TIMEOUT_SECONDS = 5.0
 
 _PASSING = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError)
 # Answers that mean "not now", by the first word of the error.
-_PASSING_WORDS = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "UNBLOCKED")
+_PASSING_WORDS = (
+    "NOREPLICAS",
+    "MISCONF",
+    "MASTERDOWN",
+    "LOADING",
+    "CLUSTERDOWN",
+    "UNBLOCKED",
+    "BUSY ",
+)
 
 
 def connect(url: str) -> "Redis":

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from saga.errors import TamperedError
 from saga.model import Deployment, HistoryEntry, Intent, Lease, Registration, Saga, State
 
 _STRUCTS: dict[str, type[Intent | Deployment | Registration]] = {
@@ -32,8 +33,15 @@ def pairs(flat: Iterable[bytes]) -> dict[bytes, bytes]:
 
 
 def decode(fields: Mapping[bytes, bytes], *, resumed: bool = False) -> Saga:
-    """The saga of a hash. Raises msgspec.ValidationError when it was tampered with."""
+    """The saga of a hash. Raises TamperedError for a hash that no script of ours wrote."""
+    try:
+        return _decode(fields, resumed=resumed)
+    except (ValueError, LookupError, msgspec.MsgspecError) as error:
+        saga_id = fields.get(b"id", b"without id").decode("utf-8", "replace")
+        raise TamperedError(f"saga {saga_id}: {type(error).__name__}: {error}") from error
 
+
+def _decode(fields: Mapping[bytes, bytes], *, resumed: bool) -> Saga:
     def text(name: str) -> str | None:
         value = fields.get(name.encode())
         return None if value is None else value.decode("utf-8", "replace")

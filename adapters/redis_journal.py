@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import msgspec
+import structlog
 from redis.asyncio import Redis
 
 from adapters.redis_client import Scripts, Value, translated
@@ -17,12 +18,14 @@ from adapters.redis_codec import (
     utc_now,
 )
 from adapters.redis_keys import RedisKeys
-from saga.errors import LeaseLostError
+from saga.errors import LeaseLostError, TamperedError
 from saga.messages import Identity
 from saga.model import Intent, Lease, Saga, State, Step
 from saga.ports import Admission, Change, IntentAnswer
 
 _REFUSED = {b"GONE", b"FENCED", b"CONFLICT"}
+_STATES = {state.value.encode(): state for state in State}
+_log = structlog.get_logger("saga")
 
 
 class RedisJournal:
@@ -93,9 +96,8 @@ class RedisJournal:
         )
         outcome, detail = cast("tuple[bytes, list[bytes] | bytes]", answer)
         if outcome in (b"ADMITTED", b"REOPENED"):
-            return Admission(
-                decode(pairs(cast("list[bytes]", detail)), resumed=outcome == b"REOPENED")
-            )
+            flat = cast("list[bytes]", detail)
+            return Admission(next(iter(_readable([flat], resumed=outcome == b"REOPENED")), None))
         return Admission(None, duplicate=outcome == b"DUPLICATE")
 
     @translated
@@ -115,16 +117,16 @@ class RedisJournal:
                 )[:-1],
             ],
         )
-        return [decode(pairs(flat), resumed=True) for flat in cast("list[list[bytes]]", answer)]
+        return _readable(cast("list[list[bytes]]", answer), resumed=True)
 
     @translated
     async def states(self, saga_ids: Sequence[str]) -> Sequence[State | None]:
-        """The state of each saga, None where there is none. One round trip."""
+        """The state of each saga, None where there is none that we know. One round trip."""
         pipe = self._client.pipeline(transaction=False)
         for saga_id in saga_ids:
             pipe.hget(self._keys.saga(saga_id), "state")
         answers = await pipe.execute() if saga_ids else []
-        return [None if state is None else State(state.decode()) for state in answers]
+        return [_STATES.get(state) for state in answers]
 
     @translated
     async def renew(self, sagas: Sequence[Saga]) -> set[str]:
@@ -362,3 +364,15 @@ class RedisJournal:
     def _check(saga: Saga, answer: bytes) -> None:
         if answer in _REFUSED:
             raise LeaseLostError(f"saga {saga.id} at version {saga.version}: {answer.decode()}")
+
+
+def _readable(hashes: Sequence[list[bytes]], *, resumed: bool) -> list[Saga]:
+    """The sagas that decode. One that does not stays in `due` for somebody to mend: it must not
+    keep the others from running."""
+    sagas = []
+    for flat in hashes:
+        try:
+            sagas.append(decode(pairs(flat), resumed=resumed))
+        except TamperedError as error:
+            _log.error("saga.unreadable", error=str(error))
+    return sagas

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from redis import Redis
 
 from adapters.embedded import DEV_MNEMONIC_KEY, EmbeddedAnvil, EmbeddedValkey
-from saga.app import open_store
+from saga.store import open_store
 from saga.cli.contracts import deploy
 from saga.cli.replica import start_replica
 from saga.config import StoreSettings

@@ -18,44 +18,20 @@ from adapters.otel import build_telemetry
 from adapters.preflight import check_chain, check_redis
 from adapters.redis_client import connect
 from adapters.redis_journal import RedisJournal
-from adapters.redis_keys import RedisKeys
 from adapters.redis_queue import RedisQueue
-from adapters.redis_views import RedisViews
 from adapters.rpc import RpcClient
 from adapters.signer import LocalSigner
 from adapters.strategies import Create2Strategy, ManagerStrategy, Strategy
 from adapters.watcher import BlockWatcher
-from saga.config import Settings, StoreSettings
+from saga.config import Settings
 from saga.engine import Engine
 from saga.errors import ConfigError
 from saga.events import network_name
 from saga.orchestrator import Orchestrator
+from saga.store import redis_keys
 from states.table import TABLE
 
 _log = structlog.get_logger("saga")
-
-
-def redis_keys(settings: StoreSettings) -> RedisKeys:
-    return RedisKeys(
-        inbound=settings.INBOUND_QUEUE,
-        processing=settings.processing_queue,
-        outbound=settings.OUTBOUND_QUEUE,
-        dead_letters=settings.dead_letter_queue,
-        prefix=settings.KEY_PREFIX,
-    )
-
-
-@asynccontextmanager
-async def open_store(settings: StoreSettings) -> AsyncIterator[tuple[RedisViews, RedisQueue]]:
-    """What the operator's commands need of Redis."""
-    client = connect(settings.REDIS_URL.get_secret_value())
-    keys = redis_keys(settings)
-    queue = RedisQueue(settings.REDIS_URL.get_secret_value(), client, keys)
-    try:
-        yield RedisViews(client, keys), queue
-    finally:
-        await queue.close()
-        await client.aclose()
 
 
 class ChainParts(msgspec.Struct, frozen=True):

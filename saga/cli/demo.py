@@ -16,7 +16,6 @@ from rich.table import Table
 
 from adapters.embedded import DEV_MNEMONIC_KEY, EmbeddedAnvil, EmbeddedValkey
 from adapters.redis_views import RedisViews
-from saga.app import open_store
 from saga.audit import audit
 from saga.cli.contracts import deploy
 from saga.cli.demo_messages import demo_messages
@@ -27,6 +26,7 @@ from saga.config import StoreSettings
 from saga.errors import SagaError
 from saga.messages import identify
 from saga.model import Saga, State
+from saga.store import open_store
 
 _LOG = "orchestrator.log"
 LEASE_SECONDS = 3

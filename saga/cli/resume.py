@@ -9,13 +9,13 @@ import msgspec
 from rich.table import Table
 
 from adapters.redis_views import RedisViews
-from saga.app import open_chain, open_store
 from saga.cli.render import console, print_json, safe, styled
 from saga.config import Settings, StoreSettings, load
 from saga.errors import UsageError
 from saga.machine import Guard
 from saga.model import Saga, State
 from saga.plan import plan
+from saga.store import open_store
 from states.table import TABLE
 
 
@@ -88,6 +88,8 @@ async def _resume(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
 
 
 async def _dry(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
+    from saga.app import open_chain  # noqa: PLC0415 - the chain's libraries load slowly
+
     settings = load(Settings)
     lines = []
     async with open_chain(settings) as parts, open_store(settings) as (views, _):

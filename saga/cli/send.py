@@ -4,9 +4,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from saga.app import open_store
 from saga.config import StoreSettings, load
 from saga.errors import UsageError
+from saga.store import open_store
 
 
 def send_files(files: list[Path]) -> None:

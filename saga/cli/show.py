@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from saga.app import open_store
 from saga.cli.render import (
     console,
     document,
@@ -18,6 +17,7 @@ from saga.cli.render import (
 from saga.config import StoreSettings, load
 from saga.errors import UsageError
 from saga.model import HistoryEntry, Saga, State, Step
+from saga.store import open_store
 
 
 def list_sagas(state: State | None, *, as_json: bool) -> None:

@@ -130,7 +130,7 @@ async def test_intent(node: Node, strategy: StrategyName) -> None:
 
 async def test_nonces(node: Node) -> None:
     """Known nonces count the pool, spent ones the blocks alone."""
-    node.request("anvil_setAutomine", False)
+    node.hold_blocks()
     async with chain_side(node, watching=False) as side:
         before = node.nonce()
         await side.broadcast(new_saga(MODEL), Step.DEPLOY)
@@ -221,7 +221,7 @@ async def test_models_are_apart(node: Node, strategy: StrategyName) -> None:
 async def test_sent_twice(node: Node, strategy: StrategyName) -> None:
     """One intent sent twice, before and after it is mined, is one transaction."""
     before = node.nonce()
-    node.request("anvil_setAutomine", False)
+    node.hold_blocks()
     async with chain_side(node, strategy) as side:
         saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
         assert await side.chain.send(saga, Step.DEPLOY) == Sent()
@@ -235,6 +235,7 @@ async def test_sent_twice(node: Node, strategy: StrategyName) -> None:
 
 async def test_mined_between_two_questions(node: Node, strategy: StrategyName) -> None:
     """A simulation that fails because the token has just been mined finds the token instead."""
+    node.hold_blocks()
     async with (
         open_proxy(node.url) as proxy,
         chain_side(node, strategy) as first,
@@ -244,6 +245,7 @@ async def test_mined_between_two_questions(node: Node, strategy: StrategyName) -
 
         async def overtaken(exchange: Exchange) -> faults.Response:
             await first.chain.send(saga, Step.DEPLOY)
+            node.mine()
             await second.watcher.poll()
             return faults.json_response(await exchange.forward())
 
@@ -258,7 +260,7 @@ async def test_mined_between_two_questions(node: Node, strategy: StrategyName) -
 
 async def test_reverted(node: Node, strategy: StrategyName) -> None:
     """Of two transactions for one model the second reverts on the chain, and is said to."""
-    node.request("anvil_setAutomine", False)
+    node.hold_blocks()
     async with chain_side(node, strategy) as side:
         first = await side.intend(new_saga(MODEL), Step.DEPLOY)
         second = await side.intend(new_saga(MODEL, token_symbol="OTHER"), Step.DEPLOY)
@@ -309,12 +311,14 @@ async def test_nonce_taken_is_watched(node: Node) -> None:
 
 async def test_error_is_no_absence(node: Node) -> None:
     """A node that cannot tell about receipts never makes a mined transaction a lost nonce."""
+    node.hold_blocks()
     async with (
         open_proxy(node.url) as proxy,
         chain_side(node, url=proxy.url, watching=False) as side,
     ):
         saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
         assert saga.deploy is not None
+        node.mine()
         settled = side.watcher.expect(saga.deploy, sent=False)
         method = "eth_getTransactionReceipt"
         error = faults.rpc_error(method, -32000, "transaction indexing is in progress")
@@ -331,7 +335,7 @@ async def test_error_is_no_absence(node: Node) -> None:
 
 async def test_ask(node: Node, strategy: StrategyName) -> None:
     """After a crash one question tells: nothing sent, still in the pool, or mined."""
-    node.request("anvil_setAutomine", False)
+    node.hold_blocks()
     async with chain_side(node, strategy) as side:
         saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
         assert saga.deploy is not None
@@ -357,9 +361,8 @@ async def test_watch_after_the_fact(node: Node, strategy: StrategyName) -> None:
 @pytest.mark.parametrize("blocks", [1, 2, 5, watcher.CATCH_UP_BLOCKS + 2])
 async def test_blocks_between_polls(node: Node, blocks: int) -> None:
     """A transaction is seen at the next poll, in whichever of the blocks since it was mined."""
-    node.request("anvil_setAutomine", False)
+    node.hold_blocks()
     async with chain_side(node, watching=False) as side:
-        await side.watcher.poll()
         saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
         assert saga.deploy is not None
         node.mine(blocks)
@@ -370,7 +373,7 @@ async def test_blocks_between_polls(node: Node, blocks: int) -> None:
 
 async def test_time_is_up(node: Node) -> None:
     """A transaction that is not mined in time has timed out, and stays in the pool."""
-    node.request("anvil_setAutomine", False)
+    node.hold_blocks()
     async with chain_side(node) as side:
         saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
         assert saga.deploy is not None
@@ -380,21 +383,19 @@ async def test_time_is_up(node: Node) -> None:
 
 async def test_time_is_up_without_a_node(node: Node) -> None:
     """When no node has answered, the time that is up is not the transaction's fault."""
-    node.request("anvil_setAutomine", False)
-    async with (
-        open_proxy(node.url) as proxy,
-        chain_side(node, url=proxy.url, watching=False) as side,
-    ):
+    node.hold_blocks()
+    async with open_proxy(node.url) as proxy, chain_side(node, url=proxy.url) as side:
         saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
         assert saga.deploy is not None
+        proxy.always("eth_getBlockByNumber", faults.lost_request)
         with pytest.raises(ChainUnavailableError, match="has not answered for"):
-            await side.chain.watch(saga.deploy, 0.05)
+            await side.chain.watch(saga.deploy, 0.2)
 
 
 async def test_dropped(node: Node, strategy: StrategyName, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a node forgot is given to it again, the same bytes."""
     monkeypatch.setattr(watcher, "RECHECK_SECONDS", EVERY_POLL)
-    node.request("anvil_setAutomine", False)
+    node.hold_blocks()
     async with chain_side(node, strategy, watching=False) as side:
         saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
         assert saga.deploy is not None
@@ -413,6 +414,7 @@ async def test_dropped(node: Node, strategy: StrategyName, monkeypatch: pytest.M
 async def test_base_fee_above_the_price(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes below the base fee are no failure: they are sent again until it has fallen."""
     monkeypatch.setattr(watcher, "RECHECK_SECONDS", EVERY_POLL)
+    node.hold_blocks()
     async with chain_side(node, watching=False) as side:
         saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
         assert saga.deploy is not None
@@ -421,9 +423,10 @@ async def test_base_fee_above_the_price(node: Node, monkeypatch: pytest.MonkeyPa
         assert await side.chain.send(saga, Step.DEPLOY) == Sent()
         settled = side.watcher.expect(saga.deploy, sent=False)
         await side.watcher.poll()
-        assert node.tokens() == set()
+        assert in_pool(node) == 0
         node.request("anvil_setNextBlockBaseFeePerGas", hex(price // 2))
         await side.watcher.poll()
+        node.mine()
         await side.watcher.poll()
         assert isinstance(settled.result(), Mined)
 
@@ -433,15 +436,17 @@ async def test_base_fee_above_the_price(node: Node, monkeypatch: pytest.MonkeyPa
 
 async def test_confirmations(node: Node, strategy: StrategyName) -> None:
     """Mined is said at the asked depth, the transaction's own block included, and not before."""
+    node.hold_blocks()
     async with chain_side(node, strategy, confirmations=3, watching=False) as side:
         saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
         assert saga.deploy is not None
         settled = side.watcher.expect(saga.deploy, sent=False)
         for _ in range(2):
+            node.mine()
             await side.watcher.poll()
             assert not settled.done()
             assert await side.chain.ask(saga.deploy) == Sent()
-            node.mine()
+        node.mine()
         await side.watcher.poll()
         assert isinstance(settled.result(), Mined)
         assert isinstance(await side.chain.ask(saga.deploy), Mined)
@@ -449,8 +454,10 @@ async def test_confirmations(node: Node, strategy: StrategyName) -> None:
 
 async def test_adoption_waits_for_confirmations(node: Node, strategy: StrategyName) -> None:
     """A token that is not deep enough is neither adopted nor made again: the saga holds."""
+    node.hold_blocks()
     async with chain_side(node, strategy, confirmations=2, watching=False) as side:
         saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
+        node.mine()
         await side.watcher.poll()
         with pytest.raises(ChainUnavailableError, match="waits for its confirmations"):
             await side.chain.look_up(saga, Step.DEPLOY, content_of(saga))
@@ -463,9 +470,11 @@ async def test_adoption_waits_for_confirmations(node: Node, strategy: StrategyNa
 @pytest.mark.parametrize("blocks_after", [0, 1])
 async def test_reorg(node: Node, strategy: StrategyName, blocks_after: int) -> None:
     """A transaction that a reorganisation threw out is sent again, the same bytes, and mined."""
+    node.hold_blocks()
     async with chain_side(node, strategy, confirmations=3, watching=False) as side:
         saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
         assert saga.deploy is not None
+        node.mine()
         settled = side.watcher.expect(saga.deploy, sent=False)
         await side.watcher.poll()
         node.request("anvil_reorg", 1, [])
@@ -473,8 +482,8 @@ async def test_reorg(node: Node, strategy: StrategyName, blocks_after: int) -> N
         assert node.tokens() == set()
         await side.watcher.poll()
         assert not settled.done()
-        assert len(node.tokens()) == 1
-        node.mine(2)
+        assert in_pool(node) == 1
+        node.mine(3)
         await side.watcher.poll()
         fact = settled.result()
     assert isinstance(fact, Mined)
@@ -585,6 +594,7 @@ async def test_lost_broadcast(
 ) -> None:
     """A broadcast that never reached the node counts as sent; the watcher sends it again."""
     monkeypatch.setattr(watcher, "RECHECK_SECONDS", EVERY_POLL)
+    node.hold_blocks()
     async with (
         open_proxy(node.url) as proxy,
         chain_side(node, strategy, url=proxy.url, watching=False) as side,
@@ -593,9 +603,10 @@ async def test_lost_broadcast(
         assert saga.deploy is not None
         proxy.once("eth_sendRawTransaction", faults.lost_request)
         assert await side.chain.send(saga, Step.DEPLOY) == Sent()
-        assert node.tokens() == set()
+        assert in_pool(node) == 0
         settled = side.watcher.expect(saga.deploy, sent=False)
         await side.watcher.poll()
+        node.mine()
         await side.watcher.poll()
         assert isinstance(settled.result(), Mined)
     assert len(node.tokens()) == 1
@@ -655,7 +666,7 @@ async def test_node_without_state(node: Node, strategy: StrategyName) -> None:
 )
 async def test_watcher_survives(node: Node, fault: faults.Fault) -> None:
     """No answer of a node ends the watcher: it goes on when the node is well again."""
-    node.request("anvil_setAutomine", False)
+    node.hold_blocks()
     async with open_proxy(node.url) as proxy, chain_side(node, url=proxy.url) as side:
         saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
         proxy.always("eth_getBlockByNumber", fault)

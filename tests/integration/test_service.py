@@ -9,10 +9,10 @@ from pathlib import Path
 from adapters.contracts import GRANT_ROLE, REGISTRAR_ROLE, Function
 from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil, EmbeddedValkey
 from adapters.redis_keys import RedisKeys
-from saga.app import redis_keys
 from saga.audit import audit
 from saga.messages import identify
 from saga.model import Saga, State
+from saga.store import redis_keys
 from tests.support.chain import Node
 from tests.support.fleet import Fleet, message
 

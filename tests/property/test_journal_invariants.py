@@ -267,7 +267,9 @@ class JournalMachine(RuleBasedStateMachine):
         """No message is lost: it waits, is in flight, is a dead letter, or its saga has ended."""
         keys = self.corner.keys
         processing = found.get(keys.processing.encode(), [])
-        safe = {identify(raw).saga_id for raw in [*processing, *found.get(keys.inbound.encode(), [])]}
+        safe = {
+            identify(raw).saga_id for raw in [*processing, *found.get(keys.inbound.encode(), [])]
+        }
         safe |= {
             json.loads(letter)["saga_id"] for letter in found.get(keys.dead_letters.encode(), [])
         }

@@ -248,11 +248,13 @@ def check_moves(walk: Walk) -> None:
     assert state is walk.saga.state
     assert State.ACKED not in reached or State.PUBLISHED in reached
     saga = walk.saga
-    if State.TOKEN_DEPLOYED in reached:
+    if reached & {State.TOKEN_DEPLOYED, State.REGISTERED, State.PUBLISHED, State.ACKED}:
         assert saga.deployment is not None
         assert saga.claim == OWN
-    if State.REGISTERED in reached:
+    if reached & {State.REGISTERED, State.PUBLISHED, State.ACKED}:
         assert saga.registration is not None
+    if reached & {State.PUBLISHED, State.ACKED}:
+        assert any(isinstance(action, Advance) and action.event for action in walk.actions)
     if State.ACKED in reached:
         assert walk.moves[-1] == (State.PUBLISHED, State.ACKED)
 

@@ -60,11 +60,21 @@ class Node:
         call = {"to": contract, "data": function.encode(*args)}
         return function.decode(self.request("eth_call", call, "latest"))[0]
 
-    def transact(self, sender: str, to: str | None, data: str = "0x", **fields: Any) -> str:
-        """A transaction of one of the node's own accounts, signed by the node; its hash."""
+    def transact(self, sender: str, to: str | None, data: str = "0x") -> dict[str, Any]:
+        """A mined transaction of one of the node's own accounts: its receipt.
+
+        anvil answers before it has mined, so the block asked for here may be a second one.
+        """
         target = {} if to is None else {"to": to}
-        call = {"from": sender, "data": data, **target, **fields}
-        return str(self.request("eth_sendTransaction", call))
+        sent = self.request("eth_sendTransaction", {"from": sender, "data": data, **target})
+        self.mine()
+        receipt: dict[str, Any] = self.request("eth_getTransactionReceipt", sent)
+        assert receipt["status"] == "0x1"
+        return receipt
+
+    def hold_blocks(self) -> None:
+        """No block from now on but by `mine`."""
+        self.request("anvil_setAutomine", False)
 
     def mine(self, blocks: int = 1) -> None:
         for _ in range(blocks):
@@ -159,7 +169,8 @@ async def chain_side(
 ) -> AsyncIterator[ChainSide]:
     """The chain side on `node`, reached at `url` (a proxy's).
 
-    Without `watching` nothing polls by itself: call `watcher.poll()`.
+    Without `watching` nothing polls by itself: call `watcher.poll()`, and `node.hold_blocks()`
+    before, so that each poll sees what the test wants it to see.
     """
     signer = LocalSigner(key)
     rpc = RpcClient(url or node.url)

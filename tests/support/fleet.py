@@ -14,13 +14,13 @@ from redis import Redis
 
 from adapters.embedded import DEV_MNEMONIC_KEY
 from adapters.redis_views import RedisViews
-from saga.app import open_store
 from saga.audit import Evidence
 from saga.cli.evidence import collect
 from saga.cli.replica import start_replica
 from saga.config import Settings, StoreSettings
 from saga.messages import identify
 from saga.model import Saga, State
+from saga.store import open_store
 
 LOOK_SECONDS = 0.1
 
@@ -151,6 +151,18 @@ class Fleet:
         await self.until(done, seconds=seconds, each=each)
         async with open_store(self.settings) as (views, _):
             return await collect(views, self.environment["WEB3_PROVIDER_URL"], sent)
+
+    async def until_counted(self, state: State, count: int, *, seconds: float = 100.0) -> None:
+        """Wait until so many sagas are in a state, without reading them."""
+        deadline = time.monotonic() + seconds
+        async with open_store(self.settings) as (views, _):
+            while (counts := await views.counts())[state] < count:
+                assert time.monotonic() < deadline, counts
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def dead_letters(self) -> list[bytes]:
+        async with open_store(self.settings) as (views, _):
+            return await views.dead_letters()
 
     def describe(self, sagas: dict[str, Saga]) -> str:
         states = [f"{s.model_id}={s.state} {s.error or ''}" for s in sagas.values()]

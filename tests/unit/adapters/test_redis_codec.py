@@ -1,0 +1,336 @@
+import base64
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters import redis_codec as codec
+from adapters.redis_keys import RedisKeys
+from saga.errors import TamperedError
+from saga.model import (
+    SCHEMA,
+    Attempt,
+    Deployment,
+    ErrorClass,
+    HistoryEntry,
+    HistoryKind,
+    Intent,
+    Lease,
+    Receipt,
+    Registration,
+    Saga,
+    State,
+    Step,
+)
+
+GOLDEN: dict[str, Any] = json.loads(
+    (Path(__file__).parents[2] / "golden" / "saga_hash.json").read_text("utf-8")
+)
+HASH = {name.encode(): value.encode() for name, value in GOLDEN["hash"].items()}
+laws = settings(deadline=None)  # a busy machine breaks no law
+
+SENDER, TO, TOKEN = "0x" + "Ab" * 20, "0x" + "11" * 20, "0x" + "22" * 20
+RECEIPT = Receipt(
+    tx_hash="0x" + "33" * 32,
+    block_number=7,
+    block_hash="0x" + "44" * 32,
+    block_time=1700000000,
+    sender=SENDER,
+    gas_used=1000000,
+    gas_price=1000000000,
+)
+
+
+def intent(step: Step, nonce: int, raw: str) -> Intent:
+    attempt = Attempt(
+        hash="0x" + "55" * 32, raw=raw, max_fee=3000000000, max_priority_fee=1, gas=21000
+    )
+    return Intent(
+        step=step,
+        sender=SENDER,
+        chain_id=31337,
+        nonce=nonce,
+        to=TO,
+        predicted=TOKEN,
+        initcode_hash="0x" + "66" * 32,
+        attempts=(attempt,),
+    )
+
+
+SAGA = Saga(
+    id="0123456789abcdef0123456789abcdef",
+    state=State.DEAD_LETTERED,
+    version=9,
+    lease=Lease(owner="host-1a2b3c4d.7", fence=3),
+    message='{"model_id": "model_1", "name": "模型"}'.encode(),
+    created_ms=1700000000123,
+    updated_ms=1700000009456,
+    message_id="msg-1",
+    model_id="model_1",
+    attempts=2,
+    takeovers=1,
+    error="reverted: no role",
+    error_class="reverted",
+    failed_in=State.TOKEN_DEPLOYED,
+    failed_at="2023-11-14T22:13:29.456Z",
+    claim="0123456789abcdef0123456789abcdef",
+    claim_same=True,
+    content="77" * 32,
+    deploy=intent(Step.DEPLOY, 5, ""),
+    register=intent(Step.REGISTER, 6, "0x02f8"),
+    deployment=Deployment(token=TOKEN, receipt=RECEIPT, adopted=True),
+    registration=Registration(receipt=RECEIPT, adopted=False),
+    traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+)
+
+
+def as_hash(saga: Saga) -> dict[bytes, bytes]:
+    """The hash that the journal's scripts write for a saga."""
+    found: dict[str, Any] = {"schema": SCHEMA, "owner": saga.lease.owner, "fence": saga.lease.fence}
+    for name in saga.__struct_fields__:
+        value = getattr(saga, name)
+        if name in ("lease", "resumed") or value is None:
+            continue
+        if isinstance(value, Intent | Deployment | Registration):
+            value = codec.encode_struct(value)
+        found[name] = ("1" if value else "") if isinstance(value, bool) else value
+    return {
+        name.encode(): value if isinstance(value, bytes) else str(value).encode()
+        for name, value in found.items()
+    }
+
+
+def test_golden_hash() -> None:
+    """The golden hash decodes to the saga that it was written for."""
+    assert codec.decode(HASH) == SAGA
+    assert codec.decode(HASH, resumed=True) == msgspec.structs.replace(SAGA, resumed=True)
+
+
+def test_golden_fields() -> None:
+    """Each stored field keeps its name and its spelling, and no saga has another."""
+    assert as_hash(SAGA) | {b"op": HASH[b"op"]} == HASH
+
+
+def test_golden_names() -> None:
+    """States, steps, error classes and kinds of history entries are stored as they always were."""
+    assert {
+        "schema": SCHEMA,
+        "states": [state.value for state in State],
+        "steps": [step.value for step in Step],
+        "error_classes": [error.value for error in ErrorClass],
+        "history_kinds": [*get_args(HistoryKind)],
+    } == {
+        name: GOLDEN[name]
+        for name in ("schema", "states", "steps", "error_classes", "history_kinds")
+    }
+
+
+def test_golden_keys() -> None:
+    """Each key has the name that it always had."""
+    keys = RedisKeys(
+        inbound="hokusai:model_ready_queue",
+        processing="hokusai:model_ready_queue:processing",
+        outbound="hokusai:token_deployed_queue",
+        dead_letters="hokusai:model_ready_queue:dlq",
+    )
+    assert {
+        "saga": keys.saga(SAGA.id),
+        "history": keys.history(SAGA.id),
+        "due": keys.due,
+        "index": keys.index(State.RECEIVED),
+        "claim": keys.claim("model_1"),
+        "sagas_of": keys.sagas_of("model_1"),
+        "lane": keys.lane(31337, SENDER),
+        "outstanding": keys.outstanding(31337, SENDER),
+    } == GOLDEN["keys"]
+
+
+def test_golden_dead_letter() -> None:
+    """A dead letter has the golden fields in the golden order."""
+    letter = codec.dead_letter(
+        msgspec.structs.replace(SAGA, state=State.TOKEN_DEPLOYED),
+        error="reverted: no role",
+        error_class="reverted",
+        failed_at="2023-11-14T22:13:29.456Z",
+        queue="hokusai:model_ready_queue",
+    )
+    assert letter.decode() == json.dumps(
+        GOLDEN["dead_letter"], separators=(",", ":"), ensure_ascii=False
+    )
+
+
+def test_golden_history() -> None:
+    """The golden history line reads as it was meant; a written one has the same form."""
+    line = GOLDEN["history"].encode()
+    entry = HistoryEntry(
+        at_ms=1700000000123,
+        kind="moved",
+        worker="host-1a2b3c4d",
+        state=State.TOKEN_DEPLOYED,
+        was=State.VALIDATED,
+        fence=3,
+        note="adopted",
+        tx="0x" + "33" * 32,
+    )
+    assert codec.decode_history(line) == entry
+    fields = {name: getattr(entry, name) for name in entry.__struct_fields__ if name != "at_ms"}
+    assert b'{"at_ms":1700000000123,' + codec.history_entry(**fields) == line
+
+
+def test_least() -> None:
+    """A hash with the fields of an admission alone is a saga with everything else unset."""
+    names = ("schema", "id", "state", "version", "owner", "fence", "message")
+    names += ("created_ms", "updated_ms")
+    found = codec.decode({name.encode(): HASH[name.encode()] for name in names})
+    assert found == Saga(
+        id=SAGA.id,
+        state=SAGA.state,
+        version=9,
+        lease=SAGA.lease,
+        message=SAGA.message,
+        created_ms=SAGA.created_ms,
+        updated_ms=SAGA.updated_ms,
+    )
+
+
+def test_unknown_field() -> None:
+    """A field of a later release is ignored."""
+    assert codec.decode(HASH | {b"later": b"?"}) == SAGA
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("state", b"DONE"),
+        ("failed_in", b""),
+        ("version", b"nine"),
+        ("fence", b""),
+        ("id", b"\xff"),
+        ("deploy", b"{"),
+        ("deploy", b'{"step":"deploy"}'),
+        ("register", b'{"step":"mint"}'),
+        ("deployment", b"null"),
+    ],
+)
+def test_tampered(field: str, value: bytes) -> None:
+    """A hash that no script of ours wrote raises TamperedError, and nothing else."""
+    with pytest.raises(TamperedError, match="^saga "):
+        codec.decode(HASH | {field.encode(): value})
+
+
+@pytest.mark.parametrize("field", ["id", "state", "version", "owner", "fence", "message"])
+def test_incomplete(field: str) -> None:
+    """A hash without a field that every saga has raises TamperedError."""
+    with pytest.raises(TamperedError, match="KeyError"):
+        codec.decode({name: value for name, value in HASH.items() if name != field.encode()})
+
+
+texts = st.text(st.characters(exclude_categories=("Cs",)))
+optional = st.none() | texts
+counts = st.integers(0, 10**15)
+receipts = st.builds(
+    Receipt,
+    tx_hash=texts,
+    block_number=counts,
+    block_hash=texts,
+    block_time=counts,
+    sender=texts,
+    gas_used=counts,
+    gas_price=st.integers(0, 2**64 - 1),
+)
+fees = st.integers(0, 2**64 - 1)
+attempts = st.builds(Attempt, hash=texts, raw=texts, max_fee=fees, max_priority_fee=fees, gas=fees)
+intents = st.builds(
+    Intent,
+    step=st.sampled_from(Step),
+    sender=texts,
+    chain_id=counts,
+    nonce=counts,
+    to=texts,
+    predicted=texts,
+    initcode_hash=texts,
+    attempts=st.lists(attempts, max_size=3).map(tuple),
+)
+sagas = st.builds(
+    Saga,
+    id=texts,
+    state=st.sampled_from(State),
+    version=counts,
+    lease=st.builds(Lease, owner=texts, fence=counts),
+    message=st.binary(),
+    created_ms=counts,
+    updated_ms=counts,
+    message_id=optional,
+    model_id=optional,
+    attempts=counts,
+    takeovers=counts,
+    error=optional,
+    error_class=optional,
+    failed_in=st.none() | st.sampled_from(State),
+    failed_at=optional,
+    claim=optional,
+    claim_same=st.booleans(),
+    content=optional,
+    deploy=st.none() | intents,
+    register=st.none() | intents,
+    deployment=st.none() | st.builds(Deployment, token=texts, receipt=receipts),
+    registration=st.none() | st.builds(Registration, receipt=receipts, adopted=st.booleans()),
+    traceparent=optional,
+)
+
+
+@laws
+@given(saga=sagas)
+def test_round_trip(saga: Saga) -> None:
+    """What is stored of any saga reads back as that saga."""
+    assert codec.decode(as_hash(saga)) == saga
+
+
+@laws
+@given(fields=st.dictionaries(st.sampled_from(sorted(HASH)), st.binary(max_size=40), min_size=1))
+def test_any_tampering(fields: dict[bytes, bytes]) -> None:
+    """Whatever is written over a hash, it decodes or raises TamperedError."""
+    try:
+        codec.decode(HASH | fields)
+    except TamperedError as error:
+        assert "\n" not in str(error)
+
+
+@laws
+@given(message=st.binary() | texts.map(str.encode), error=texts)
+def test_dead_letter_any(message: bytes, error: str) -> None:
+    """Any message's bytes can be had back from its dead letter; equal sagas give equal bytes."""
+    saga = msgspec.structs.replace(SAGA, message=message)
+    letters = {
+        codec.dead_letter(saga, error=error, error_class="invalid", failed_at="now", queue="q")
+        for _ in range(2)
+    }
+    (letter,) = [json.loads(raw) for raw in letters]
+    kept = letter.get("original_message_base64")
+    found = letter["original_message"].encode() if kept is None else base64.b64decode(kept)
+    assert (found, letter["error"]) == (message, error)
+    if kept is not None:
+        assert letter["original_message"] == message.decode("utf-8", "replace")
+
+
+@laws
+@given(flat=st.lists(st.tuples(st.binary(), st.binary()), unique_by=lambda pair: pair[0]))
+def test_pairs(flat: list[tuple[bytes, bytes]]) -> None:
+    """A flat list of fields and values is the mapping of the one to the other."""
+    assert codec.pairs([item for pair in flat for item in pair]) == dict(flat)
+
+
+def test_pairs_odd() -> None:
+    """A field without its value is refused."""
+    with pytest.raises(ValueError, match="shorter"):
+        codec.pairs([b"field"])
+
+
+def test_now() -> None:
+    """A time of failure is ISO 8601 in UTC, to the millisecond."""
+    now = codec.utc_now()
+    assert (len(now), now[10], now[19], now[-1]) == (24, "T", ".", "Z")

@@ -1,0 +1,62 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.redis_keys import RedisKeys
+from saga.model import State
+
+
+def keys(prefix: str) -> RedisKeys:
+    return RedisKeys(
+        inbound="in", processing="in:p", outbound="out", dead_letters="dlq", prefix=prefix
+    )
+
+
+def everything(found: RedisKeys) -> list[str]:
+    return [
+        found.saga("x"),
+        found.history("x"),
+        found.due,
+        *(found.index(state) for state in State),
+        found.claim("x"),
+        found.sagas_of("x"),
+        found.lane(1, "0xAB"),
+        found.outstanding(1, "0xAB"),
+    ]
+
+
+def test_below_the_prefix() -> None:
+    """All keys but the four lists are below the prefix, and no two are the same."""
+    found = everything(keys("team:"))
+    assert all(key.startswith("team:") for key in found)
+    assert len(set(found)) == len(found)
+
+
+def test_prefixes_apart() -> None:
+    """Two prefixes share no key."""
+    assert not set(everything(keys("a:"))) & set(everything(keys("b:")))
+
+
+def test_scripts_build_the_same() -> None:
+    """What scripts build from prefix and suffix are the keys that are built here."""
+    found = keys("p:")
+    assert found.saga_prefix + "id-1" == found.saga("id-1")
+    assert found.saga("id-1") + found.HISTORY_SUFFIX == found.history("id-1")
+    assert all(found.index_prefix + state == found.index(state) for state in State)
+
+
+def test_sender_spelling() -> None:
+    """A signer has one lane, however its address is spelled."""
+    found = keys("p:")
+    assert found.lane(1, "0xABcd") == found.lane(1, "0xabCD")
+    assert found.lane(1, "0xab") != found.lane(2, "0xab")
+
+
+@given(model=st.text())
+@pytest.mark.parametrize("other", ["due", "state:RECEIVED", "id:x", "lane:1:0xab"])
+def test_models_apart(other: str, model: str) -> None:
+    """No model id, whatever a producer calls it, makes the key of something else."""
+    found = keys("p:")
+    own = {found.claim(model), found.sagas_of(model)}
+    assert len(own) == 2
+    assert not own & {f"p:{other}", found.saga(model), found.history(model), found.due}
