@@ -31,7 +31,7 @@ from saga.facts import (
     TimedOut,
     Unmined,
 )
-from saga.messages import ModelReadyToDeployMessage
+from saga.messages import ModelReadyToDeployMessage, token_name
 from saga.model import Intent, Saga, Step
 from saga.ports import Asked, Found, Watched
 
@@ -94,13 +94,10 @@ class EvmChain:
     async def _look_up_once(
         self, saga: Saga, step: Step, message: ModelReadyToDeployMessage
     ) -> Found:
-        try:
-            if step is Step.DEPLOY:
-                return await self._look_up_token(message)
-            assert saga.deployment is not None  # noqa: S101 - TOKEN_DEPLOYED has one
-            return await self._look_up_entry(saga.deployment.token, message)
-        except ValueError as error:  # a node without this block's state returns 0x
-            raise ChainError(f"{self._rpc.host}: {error}") from error
+        if step is Step.DEPLOY:
+            return await self._look_up_token(message)
+        assert saga.deployment is not None  # noqa: S101 - TOKEN_DEPLOYED has one
+        return await self._look_up_entry(saga.deployment.token, message)
 
     async def _look_up_token(self, message: ModelReadyToDeployMessage) -> Found:
         registered, *answers = await self._ask(
@@ -115,7 +112,9 @@ class EvmChain:
             existing = entry
         if existing is None and isinstance(self._strategy, Create2Strategy):
             salt = self._strategy.salt(message.model_id)
-            existing = await self._history.linked_token(message.model_id, salt)
+            linked = await self._history.linked_token(message.model_id, salt)
+            if linked is not None:
+                return await self._judge_linked(linked, message)
         if existing is not None:
             if entry not in (ZERO_ADDRESS, existing):
                 return RegistryConflict(
@@ -123,6 +122,21 @@ class EvmChain:
                 )
             return await self._history.token(existing, message.model_id)
         return await self._simulate(plan.to, plan.data, plan.predicted, plan.initcode_hash)
+
+    async def _judge_linked(self, token: str, message: ModelReadyToDeployMessage) -> Found:
+        """A contract made with the model's salt, at another address than ours would have.
+
+        Anybody can take a salt. One with other content is a conflict as any; one with the same
+        content has another owner, controller or code, and is never adopted.
+        """
+        found = await self._history.token(token, message.model_id)
+        ours = (token_name(message.model_id), message.token_symbol, message.mlflow_run_id)
+        if (found.name, found.symbol, found.mlflow_run_id) != ours:
+            return found
+        return RegistryConflict(
+            f"contract {token} was made with this model's salt, but with another owner, controller "
+            "or code than this service would give it; if it is yours, register it by hand"
+        )
 
     async def _look_up_entry(self, token: str, message: ModelReadyToDeployMessage) -> Found:
         registered, model = await self._ask(
@@ -246,7 +260,7 @@ class EvmChain:
                 return fact if isinstance(fact, Mined | Reverted) else Sent()
         for error in answers:
             if error is not None:
-                raise ChainError(f"{self._rpc.host} eth_getTransactionReceipt: {error}")
+                raise ChainUnavailableError(f"{self._rpc.host} eth_getTransactionReceipt: {error}")
         return Unmined()
 
     async def watch(self, intent: Intent, seconds: float) -> Watched:

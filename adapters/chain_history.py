@@ -98,6 +98,9 @@ class ChainHistory:
         """The receipt behind a log. Raises ChainUnavailableError until it is deep enough."""
         raw = await self._rpc.ask("eth_getTransactionReceipt", log["transactionHash"])
         fact = None if raw is None else await self._watcher.judge(raw)
+        if isinstance(fact, int):
+            await self._watcher.poll()  # an idle watcher's head is some seconds old
+            fact = await self._watcher.judge(raw)
         if not isinstance(fact, Mined):
             raise ChainUnavailableError(
                 f"transaction {log['transactionHash']} waits for its confirmations"

@@ -140,4 +140,10 @@ def revert_reason(data: str | None) -> str | None:
         values = abi_decode(kinds, bytes.fromhex(data[10:]))
     except Exception:  # noqa: BLE001 - foreign bytes; the name alone must do
         return name
-    return f"{name}({', '.join(f'{k}={v!r}' for k, v in zip(labels, values, strict=True))})"
+    fields = zip(labels, values, strict=True)
+    return f"{name}({', '.join(f'{label}={_shown(value)}' for label, value in fields)})"
+
+
+def _shown(value: Any) -> str:
+    """Roles as they stand in a block explorer, all else as Python writes it."""
+    return "0x" + value.hex() if isinstance(value, bytes) else repr(value)

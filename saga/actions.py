@@ -87,6 +87,8 @@ class Fail(msgspec.Struct, frozen=True):
     reason: str
 
 
-Effect = ClaimModel | LookUp | Intend | Send | Ask | Watch | Abandon | Retry
+Query = ClaimModel | LookUp | Intend | Send | Ask | Watch
+"""Answered by a fact."""
 Outcome = Advance | Skip | Fail
-Action = Effect | Outcome
+"""Take an edge of the table."""
+Action = Query | Abandon | Retry | Outcome

@@ -8,19 +8,22 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from eth_utils.address import is_address, to_checksum_address
+from eth_utils.address import is_checksum_address, to_checksum_address
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from saga.errors import ConfigError
 from saga.policy import Policy
 
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 _SUFFIXED = ("PROCESSING_QUEUE", "DLQ_NAME")
 
 
 def check_address(value: str) -> str:
-    if not is_address(value):
+    """EIP-55: one case throughout carries no checksum, mixed case must be a right one."""
+    mixed = value[2:] not in (value[2:].lower(), value[2:].upper())
+    if not _ADDRESS.fullmatch(value) or (mixed and not is_checksum_address(value)):
         raise ValueError("is no address: 0x and 40 hex digits, with a right checksum if mixed-case")
     return str(to_checksum_address(value))
 
@@ -50,6 +53,8 @@ Positive = Annotated[float, Field(gt=0)]
 
 def setting(default: Any, text: str, example: str, **limits: Any) -> Any:
     """A setting with its line in the README and the example of its error."""
+    if isinstance(default, float):
+        limits["allow_inf_nan"] = False
     return Field(default, description=text, examples=[example], **limits)
 
 

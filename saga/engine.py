@@ -16,11 +16,11 @@ from saga.actions import (
     Advance,
     Ask,
     ClaimModel,
-    Effect,
     Fail,
     Intend,
     LookUp,
     Outcome,
+    Query,
     Retry,
     Send,
     Skip,
@@ -94,7 +94,12 @@ class Engine:
                     return await self._move(saga, action, span)
                 if isinstance(action, Retry):
                     return await self._retry(saga, action.reason, span)
-                saga, fact = await self._perform(saga, action)
+                if isinstance(action, Abandon):
+                    saga, fact = await self._abandon(saga, action), None
+                    if saga.attempts > self._policy.max_retries:
+                        return await self._exhausted(saga, action.reason, span)
+                else:
+                    saga, fact = await self._perform(saga, action)
         except ChainUnavailableError as error:
             return await self._hold(saga, str(error), span)
         except ChainError as error:
@@ -105,7 +110,7 @@ class Engine:
         except TamperedError as error:
             return await self._move(saga, Fail(ErrorClass.TAMPERED, str(error)), span)
 
-    async def _perform(self, saga: Saga, action: Effect) -> tuple[Saga, Fact | None]:
+    async def _perform(self, saga: Saga, action: Query) -> tuple[Saga, Fact | None]:
         match action:
             case ClaimModel(model_id, content):
                 return await self._journal.claim_model(saga, model_id, content), None
@@ -121,14 +126,12 @@ class Engine:
             case Watch(step):
                 intent = _intent(saga, step)
                 return saga, await self._chain.watch(intent, self._step_timeout_seconds)
-            case Abandon(step, reason, counts):
-                attempts = saga.attempts + counts
-                if attempts > self._policy.max_retries:
-                    raise ChainError(reason)
-                saga = await self._journal.abandon(saga, step, attempts=attempts, note=reason)
-                return saga, None
-            case Retry(reason):
-                raise ChainError(reason)
+
+    async def _abandon(self, saga: Saga, action: Abandon) -> Saga:
+        """Recorded also when it was the last try: a resume must not find the spent intent."""
+        return await self._journal.abandon(
+            saga, action.step, attempts=saga.attempts + action.counts, note=action.reason
+        )
 
     async def _intend(self, saga: Saga, action: Intend) -> tuple[Saga, Fact]:
         """Sign with the nonce that the lane gives, and store nonce and bytes in one write.
@@ -172,11 +175,14 @@ class Engine:
         )
         return Postponed(seconds)
 
+    async def _exhausted(self, saga: Saga, reason: str, span: Span) -> Saga:
+        text = f"{reason} (tried {self._policy.max_retries + 1} times)"
+        return await self._move(saga, Fail(ErrorClass.RETRIES, text), span)
+
     async def _retry(self, saga: Saga, reason: str, span: Span) -> Saga | Postponed:
         attempts = saga.attempts + 1
         if attempts > self._policy.max_retries:
-            text = f"{reason} (tried {attempts} times)"
-            return await self._move(saga, Fail(ErrorClass.RETRIES, text), span)
+            return await self._exhausted(saga, reason, span)
         seconds = retry.delay(self._policy, saga.attempts, self._rng.random())
         span.retry(saga, reason, hold=False)
         await self._journal.postpone(saga, seconds=seconds, attempts=attempts, error=reason)

@@ -54,7 +54,8 @@ def decode(raw: bytes) -> Object:
         raise InvalidMessage("message is empty: a JSON object is needed")
     if text[0] == "\ufeff":
         raise InvalidMessage("message starts with a byte order mark: JSON is sent without one")
-    too_deep = f"message is nested too deep: at most {MAX_DEPTH} levels are read"
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _deeper(text):
+        raise InvalidMessage(f"message is nested too deep: at most {MAX_DEPTH} levels are read")
     try:
         value: object = _DECODER.decode(text)
     except json.JSONDecodeError as fault:
@@ -62,10 +63,6 @@ def decode(raw: bytes) -> Object:
         raise InvalidMessage(
             f"message is not JSON: {fault.msg.removesuffix(' at')} at character {at}: {near}"
         ) from None
-    except RecursionError:
-        raise InvalidMessage(too_deep) from None
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _deeper(value):
-        raise InvalidMessage(too_deep)
     if not isinstance(value, dict):
         raise refusal("message", value, "a JSON object is needed", about_field=False)
     return value
@@ -148,21 +145,25 @@ def _cut(value: str) -> str:
     return safe if len(safe) <= SHOWN else safe[:SHOWN] + "…"
 
 
-def _deeper(value: object) -> bool:
-    """Whether objects and arrays nest deeper than MAX_DEPTH."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else _items(parent))
-            if isinstance(child, (dict, list))
-        ]
-    return bool(level)
+# A whole string, or one bracket outside strings. Possessive, so that nothing backtracks.
+_BRACKETS: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|([\[{])|([\]}])', re.DOTALL)
 
 
-def _items(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+def _deeper(text: str) -> bool:
+    """Whether objects and arrays nest deeper than MAX_DEPTH; asked before anything recurses.
+
+    Some libraries raise the interpreter's recursion limit so far that a deep document overflows
+    the stack of the process instead of raising RecursionError.
+    """
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        if found[1]:
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif found[2]:
+            depth -= 1
+    return False
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> Object:

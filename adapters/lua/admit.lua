@@ -1,12 +1,12 @@
 -- Turns one entry of the processing list into a saga, or finds that it belongs to one.
 -- KEYS: saga, history, due, index RECEIVED, processing list, index DEAD_LETTERED,
---       sagas of the model
+--       sagas of the model, model claim
 -- ARGV: saga id, message bytes, owner, lease ms, index key prefix, history entry,
 --       reopening entry, '1' when the message names a model, then pairs of further fields
 -- Returns {ADMITTED | REOPENED, hash…}, or {STOLEN | HELD | DUPLICATE, state}.
 -- Invariant: the message leaves the processing list only when it is a second copy, or when its
 -- saga is terminal.
-local saga, history, due, received, processing, dead, siblings = unpack(KEYS)
+local saga, history, due, received, processing, dead, siblings, claim = unpack(KEYS)
 local id, message, owner, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local now = clock()
 local held = redis.call('HMGET', saga, 'state', 'owner', 'message', 'failed_in', 'fence', 'version')
@@ -35,14 +35,19 @@ end
 
 if state == 'DEAD_LETTERED' then
   if not redis.call('LPOS', processing, message) then return {'STOLEN', state} end
-  redis.call('HSET', saga, 'state', held[4], 'owner', owner, 'fence', text(held[5] + 1),
+  local to = held[4]
+  -- The model may have passed to another saga before this one had sent anything: ask anew.
+  local holder = redis.call('GET', claim)
+  local sent = redis.call('HEXISTS', saga, 'deploy') + redis.call('HEXISTS', saga, 'deployment')
+  if holder and holder ~= id and sent == 0 then to = 'RECEIVED' end
+  redis.call('HSET', saga, 'state', to, 'owner', owner, 'fence', text(held[5] + 1),
     'version', text(held[6] + 1), 'updated_ms', text(now), 'attempts', '0', 'takeovers', '0',
     'message', message)
   redis.call('HDEL', saga, 'error', 'error_class', 'failed_in', 'failed_at', 'claim')
   redis.call('ZREM', dead, id)
-  redis.call('ZADD', ARGV[5] .. held[4], now, id)
+  redis.call('ZADD', ARGV[5] .. to, now, id)
   redis.call('ZADD', due, now + lease, id)
-  record(history, now, ARGV[7] .. ',"state":"' .. held[4] .. '"}')
+  record(history, now, ARGV[7] .. ',"state":"' .. to .. '"}')
   return {'REOPENED', redis.call('HGETALL', saga)}
 end
 

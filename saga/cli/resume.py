@@ -61,13 +61,6 @@ async def _chosen(
         yield saga
 
 
-def target(saga: Saga) -> State | None:
-    """The state that a resume leads to; None when the saga is finished."""
-    if saga.state is State.DEAD_LETTERED:
-        return Guard(TABLE).resumed_state(saga.failed_in or State.RECEIVED)
-    return None if saga.state.terminal else saga.state
-
-
 async def _resume(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
     actor = f"{getpass.getuser()}@{socket.gethostname()}"
     answers = {
@@ -76,10 +69,10 @@ async def _resume(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
         "CONFLICT": "left alone: it has just moved",
         "GONE": "gone",
     }
-    lines = []
+    lines, guard = [], Guard(TABLE)
     async with open_store(load(StoreSettings)) as (views, _):
         async for saga in _chosen(views, ids, states):
-            to = target(saga)
+            to = await views.resume_target(saga, guard)
             result = "finished: nothing to resume"
             if to is not None:
                 result = answers[await views.resume(saga, to, actor=actor)]
@@ -91,12 +84,12 @@ async def _dry(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
     from saga.app import open_chain  # noqa: PLC0415 - the chain's libraries load slowly
 
     settings = load(Settings)
-    lines = []
+    lines, guard = [], Guard(TABLE)
     async with open_chain(settings) as parts, open_store(settings) as (views, _):
         await parts.watcher.poll()
         policy = settings.policy(parts.network)
         async for saga in _chosen(views, ids, states):
-            to = target(saga)
+            to = await views.resume_target(saga, guard)
             if to is None:
                 lines.append(_line(saga, to, "finished: nothing to resume", sends=False))
                 continue

@@ -8,8 +8,9 @@ from eth_utils.crypto import keccak
 
 from adapters.contracts import MODEL_LINKED, Function, artifact, topic_of
 from adapters.embedded import DEV_MNEMONIC_KEY, EmbeddedAnvil
-from adapters.strategies import PROXY, create2_address
-from saga.facts import Absent, TokenExists
+from adapters.strategies import PROXY, Create2Strategy, create2_address
+from saga.facts import Absent, RegistryConflict, TokenExists
+from saga.messages import token_name
 from saga.model import Step
 from tests.support.chain import (
     STRANGER,
@@ -124,6 +125,31 @@ async def test_fake_log_makes_no_token(node: Node, fake: Callable[[Node], None])
     assert saga.deployment is not None
     assert found.deployment.token == saga.deployment.token
     assert found.symbol == "HKAI-1"
+
+
+async def test_squatter(node: Node) -> None:
+    """A contract that a stranger made with the model's salt and content is never adopted."""
+    saga = new_saga(MODEL)
+    message = content_of(saga)
+    async with chain_side(node, "create2") as side:
+        strategy = side.strategy
+        assert isinstance(strategy, Create2Strategy)
+        arguments = abi_encode(
+            ["string", "string", "address", "address", "string", "string"],
+            [
+                token_name(MODEL),
+                message.token_symbol,
+                STRANGER,
+                STRANGER,
+                MODEL,
+                message.mlflow_run_id,
+            ],
+        )
+        creation = bytes.fromhex(artifact("HokusaiToken").bytecode[2:]) + arguments
+        node.transact(STRANGER, PROXY, "0x" + (strategy.salt(MODEL) + creation).hex())
+        found = await side.chain.look_up(saga, Step.DEPLOY, message)
+    assert isinstance(found, RegistryConflict)
+    assert "another owner, controller or code" in found.reason
 
 
 async def test_front_runner(node: Node) -> None:

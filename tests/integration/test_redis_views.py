@@ -181,9 +181,8 @@ async def test_only_golden_fields(corner: Corner) -> None:
     saga = await worker.claim_model(await corner.begin(worker, raw), "model_1", "c")
     saga = await walk(worker, saga, State.VALIDATED)
     for step, state in ((Step.DEPLOY, State.TOKEN_DEPLOYED), (Step.REGISTER, State.REGISTERED)):
-        given = await worker.intend(
-            saga, intent(int(step is Step.REGISTER), step), spent=0, known=0
-        )
+        nonce = int(step is Step.REGISTER)
+        given = await worker.intend(saga, intent(nonce, step), spent=0, known=0)
         assert given.saga is not None
         saga = await walk(worker, given.saga, state)
     await corner.lapse(saga)

@@ -43,6 +43,14 @@ Run = Callable[[Coroutine[Any, Any, T]], T]
 WORKERS = 3
 MESSAGES = 5
 PUBLISHED = (State.PUBLISHED, State.ACKED)
+BOUNDS = settings(
+    max_examples=80,
+    stateful_step_count=40,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 pick = st.integers(0, 99)
 workers = st.integers(0, WORKERS - 1)
 
@@ -79,10 +87,12 @@ class JournalMachine(RuleBasedStateMachine):
 
     # --- What may happen.
 
-    @initialize(number=st.integers(0, MESSAGES - 1))
-    def first(self, number: int) -> None:
-        self.deliver(number, 0)
-        self.take(0, crash=False)
+    @initialize(numbers=st.lists(st.integers(0, MESSAGES - 1), min_size=1, max_size=4))
+    def begin(self, numbers: list[int]) -> None:
+        """Some messages are in hand."""
+        for worker, number in enumerate(numbers):
+            self.deliver(number, 0)
+            self.take(worker % WORKERS, crash=False)
 
     @rule(number=st.integers(0, MESSAGES - 1), retry_count=st.integers(0, 1))
     def deliver(self, number: int, retry_count: int) -> None:
@@ -267,9 +277,8 @@ class JournalMachine(RuleBasedStateMachine):
         """No message is lost: it waits, is in flight, is a dead letter, or its saga has ended."""
         keys = self.corner.keys
         processing = found.get(keys.processing.encode(), [])
-        safe = {
-            identify(raw).saga_id for raw in [*processing, *found.get(keys.inbound.encode(), [])]
-        }
+        inbound = found.get(keys.inbound.encode(), [])
+        safe = {identify(raw).saga_id for raw in [*processing, *inbound]}
         safe |= {
             json.loads(letter)["saga_id"] for letter in found.get(keys.dead_letters.encode(), [])
         }
@@ -417,18 +426,13 @@ def test_any_order(valkey: EmbeddedValkey) -> None:
     """Replicas, crashes, zombies, duplicates and operators in any order break no law."""
     with asyncio.Runner() as runner:
         client = runner.run(_connected(valkey.url))
+
+        class Connected(JournalMachine):
+            def __init__(self) -> None:
+                super().__init__(runner.run, client)
+
         try:
-            run_state_machine_as_test(  # type: ignore[no-untyped-call]
-                lambda: JournalMachine(runner.run, client),
-                settings=settings(
-                    max_examples=50,
-                    stateful_step_count=30,
-                    derandomize=True,
-                    database=None,
-                    deadline=None,
-                    suppress_health_check=[HealthCheck.too_slow],
-                ),
-            )
+            run_state_machine_as_test(Connected, settings=BOUNDS)
         finally:
             runner.run(client.aclose())
 

@@ -22,7 +22,7 @@ SCRIPTS = sorted((ROOT / "adapters" / "lua").glob("*.lua"))
 KEYS_FILE = ROOT / "adapters" / "redis_keys.py"
 MODULE_LINES = 300
 STATE_LINES = 80
-LONGER = {"adapters/redis_journal.py": 380}
+LONGER: dict[str, int] = {}
 """Modules over the budget, and how long they may be: a number here may only go down."""
 
 

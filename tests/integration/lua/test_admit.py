@@ -5,7 +5,7 @@ import pytest
 from saga.messages import Identity, identify
 from saga.model import State
 from saga.ports import Admission
-from tests.integration.lua.store import Corner, advance, envelope, fail, message, walk
+from tests.integration.lua.store import Corner, advance, envelope, fail, intent, message, walk
 
 
 async def test_admitted(corner: Corner) -> None:
@@ -172,6 +172,28 @@ async def test_reopened(corner: Corner, failed_in: State) -> None:
     assert (entry.kind, entry.worker) == ("resumed", "w2")
     assert (entry.was, entry.state) == (State.DEAD_LETTERED, failed_in)
     assert await walk(other, reopened, State.ACKED)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_reopened_without_its_model(corner: Corner, sent: bool) -> None:
+    """A saga that lost its model before it sent anything asks anew; one that sent goes on."""
+    worker = corner.worker()
+    first = await worker.claim_model(await corner.begin(worker), "model_1", "c")
+    first = await walk(worker, first, State.VALIDATED)
+    if sent:
+        given = await worker.intend(first, intent(0), spent=0, known=0)
+        assert given.saga is not None
+        first = given.saga
+    await fail(worker, first)
+    second = await corner.begin(worker, message(n=2))
+    second = await worker.claim_model(second, "model_1", "d")
+    again = await corner.begin(worker, first.message)
+    failed_in = State.VALIDATED if sent else State.RECEIVED
+    assert (again.state, again.claim) == (failed_in, None)
+    assert await corner.indexes(again) == [failed_in]
+    assert (await corner.views.history(again.id))[-1].state is failed_in
+    again = await worker.claim_model(again, "model_1", "c")
+    assert (again.claim, second.claim) == ((first.id,) * 2 if sent else (second.id,) * 2)
 
 
 async def test_reopened_in_other_bytes(corner: Corner) -> None:

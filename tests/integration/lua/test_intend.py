@@ -227,7 +227,9 @@ async def test_claim_taken_while_dead(corner: Corner) -> None:
     second = await corner.begin(worker, message("m", n=2))
     second = await worker.claim_model(second, "m", "d")
     assert second.claim == second.id
-    again = await corner.begin(worker, first.message)
+    dead = await corner.read(first)
+    assert await corner.views.resume(dead, State.VALIDATED, actor="operator") == "OK"
+    (again,) = await worker.take_due(1)
     answer = await worker.intend(again, intent(0), spent=0, known=0)
     assert answer == IntentAnswer(claim_holder=second.id)
 

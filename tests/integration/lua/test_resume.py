@@ -157,6 +157,30 @@ async def test_conflict(corner: Corner) -> None:
     assert await corner.contents() == before
 
 
+async def test_version_conflict(corner: Corner) -> None:
+    """A saga that was written since it was read is left alone, also in the same state."""
+    worker = corner.worker()
+    saga = await corner.begin(worker)
+    await worker.postpone(saga, seconds=0, attempts=1, error="later")
+    seen = await corner.read(saga)
+    (saga,) = await worker.take_due(1)
+    await worker.postpone(saga, seconds=900, attempts=2, error="later still")
+    before = await corner.contents()
+    assert await corner.views.resume(seen, State.RECEIVED, actor="operator") == "CONFLICT"
+    assert await corner.contents() == before
+
+
+async def test_write_from_before(corner: Corner) -> None:
+    """A write from before the resume that is sent again is refused, and changes nothing."""
+    worker = corner.worker()
+    saga = await corner.begin(worker)
+    await worker.postpone(saga, seconds=900, attempts=1, error="later")
+    await corner.views.resume(await corner.read(saga), State.RECEIVED, actor="operator")
+    before = await corner.contents()
+    assert await worker.scripts.again() == b"FENCED"
+    assert await corner.contents() == before
+
+
 async def test_state_conflict(corner: Corner) -> None:
     """A saga that is in another state than was read is left alone."""
     saga = await dead(corner)

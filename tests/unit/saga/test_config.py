@@ -46,7 +46,7 @@ MALFORMED = [
     ("MAX_RETRIES", "-1", "greater than or equal to 0"),
     ("RETRY_BASE_SECONDS", "0", "greater than 0"),
     ("RETRY_MAX_SECONDS", "0", "greater than 0"),
-    ("DEPLOYMENT_TIMEOUT", "nan", "greater than 0"),
+    ("DEPLOYMENT_TIMEOUT", "nan", "finite"),
     ("WORKER_POOL_SIZE", "0", "greater than or equal to 1"),
     ("LEASE_SECONDS", "0.5", "greater than or equal to 1"),
     ("SHUTDOWN_GRACE_SECONDS", "2", "greater than or equal to 3"),
@@ -102,7 +102,6 @@ def test_malformed(name: str, value: str, what: str, monkeypatch: pytest.MonkeyP
         assert secret not in line
 
 
-@pytest.mark.xfail(reason="eth_utils.is_address looks at no checksum", strict=False)
 @pytest.mark.parametrize("wrong", [ADDRESS[:-1] + "4", ADDRESS.replace("FbD", "fBd"), ADDRESS[2:]])
 def test_mistyped_address(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address with a wrong checksum, or without 0x, is refused."""
@@ -111,7 +110,6 @@ def test_mistyped_address(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert line.startswith("TOKEN_MANAGER_ADDRESS is no address")
 
 
-@pytest.mark.xfail(reason="the settings' numbers allow nan and inf", strict=False)
 @pytest.mark.parametrize(
     ("name", "value"),
     [("MIN_IMPROVEMENT_PERCENT", "nan"), ("SAGA_RETENTION", "inf"), ("LEASE_SECONDS", "inf")],

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from saga.wire import InvalidMessage, Object, decode, escaped, number, shown, text
@@ -132,3 +135,23 @@ def test_shown_is_short() -> None:
     """No more than 80 characters of a value are shown, escapes included."""
     assert shown("\x1b" * 100) == 'the string "' + "\\x1b" * 20 + '…"'
     assert shown("x" * 80) == f'the string "{"x" * 80}"'
+
+
+def test_depth_never_reaches_the_stack() -> None:
+    """Deep nesting is refused even where a library has raised the recursion limit."""
+    code = (
+        "import sys; sys.setrecursionlimit(10**6)\n"
+        "from saga.messages import identify, parse\n"
+        "raw = b'[' * 200_000\n"
+        "identify(raw)\n"
+        "try: parse(raw, max_bytes=10**6)\n"
+        "except ValueError as error: print(error)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.strip()) == (0, TOO_DEEP)
+
+
+def test_brackets_in_strings_are_no_depth() -> None:
+    """Brackets inside strings, escaped quotes among them, do not count as nesting."""
+    inner = '[{\\"' * 200
+    assert decode(f'{{"a": "{inner}"}}'.encode()) == {"a": '[{"' * 200}

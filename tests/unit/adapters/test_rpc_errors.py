@@ -1,0 +1,157 @@
+"""Laws of node errors: what each client's text means for signed bytes, and for a question."""
+
+import pytest
+
+from adapters.rpc import RpcError
+from adapters.rpc_errors import SendVerdict, is_range_limit, is_revert, send_verdict
+
+KNOWN, ASK, WAIT = SendVerdict.KNOWN, SendVerdict.ASK, SendVerdict.WAIT
+HOLD, NEVER = SendVerdict.HOLD, SendVerdict.NEVER
+
+# As the clients write them: geth, erigon, bor, Besu, Nethermind, anvil, Hardhat.
+TEXTS = {
+    KNOWN: [
+        "already known",
+        "known transaction",
+        "Known transaction",
+        "AlreadyKnown",
+        "transaction already imported",
+        "existing txn with same hash",
+        "Transaction with the same hash was already imported",
+    ],
+    ASK: [
+        "unknown transaction",
+        "nonce too low",
+        "Nonce too low. Expected nonce to be 5 but got 4.",
+        "OldNonce",
+        "replacement transaction underpriced",
+        "could not replace existing tx",
+        "timeout",
+        "internal error",
+        "execution reverted",
+        "the method is not available",
+        "",
+    ],
+    WAIT: [
+        "transaction underpriced",
+        "transaction gas price below minimum",
+        "max fee per gas less than block base fee",
+        "gas price below configured minimum gas price",
+        "gas price below current base fee",
+        "underpriced",
+        "fee too low",
+        "FeeTooLow",
+        "Transaction maxFeePerGas (1) is too low for the next block, baseFeePerGas is 2",
+        "txpool is full",
+        "sub-pool is full",
+        "nonce too high",
+        "NonceGap",
+        "nonce too far in future",
+        "Transaction nonce is too distant from current sender nonce",
+        "future transaction tries to replace pending",
+        "account limit exceeded",
+        "address already reserved",
+        "in-flight transaction limit reached for delegated accounts",
+        "node is syncing",
+        "transaction indexing is in progress",
+    ],
+    HOLD: [
+        "insufficient funds for gas * price + value",
+        "Insufficient funds for gas * price + value",
+        "Upfront cost exceeds account balance",
+        "Sender doesn't have enough funds to send tx",
+        "tx fee (2.00 ether) exceeds the configured cap (1.00 ether)",
+        "Transaction fee cap exceeded",
+    ],
+    NEVER: [
+        "intrinsic gas too low",
+        "intrinsic gas exceeds gas limit",
+        "IntrinsicGas",
+        "intrinsic gas too high",
+        "Transaction requires at least 53000 gas but got 21000",
+        "exceeds block gas limit",
+        "gas limit reached",
+        "transaction gas limit too high",
+        "Transaction gas limit is 20000000 and exceeds transaction gas cap of 16777216",
+        "insufficient gas for floor data gas cost",
+        "max initcode size exceeded",
+        "initcode too large",
+        "oversized data",
+        "invalid sender",
+        "invalid chain id for signer",
+        "max priority fee per gas higher than max fee per gas",
+        "only replay-protected (EIP-155) transactions allowed over RPC",
+    ],
+}
+EACH = [(text, verdict) for verdict, texts in TEXTS.items() for text in texts]
+
+
+@pytest.mark.parametrize(("text", "verdict"), EACH)
+@pytest.mark.parametrize("code", [-32000, -32003, -32603, -32005, 3])
+def test_verdict(text: str, verdict: SendVerdict, code: int) -> None:
+    """The text decides, never the code: clients use the same codes for different things."""
+    assert send_verdict(RpcError(code, text)) is verdict
+
+
+@pytest.mark.parametrize(("text", "verdict"), EACH)
+@pytest.mark.parametrize("form", ["{}: next 5, tx 4", "INTERNAL_ERROR: {}", "err: {} (supplied 1)"])
+def test_verdict_with_details(text: str, verdict: SendVerdict, form: str) -> None:
+    """Details before or after the text change nothing: geth appends them, others wrap it."""
+    assert send_verdict(RpcError(-32000, form.format(text))) is verdict
+
+
+@pytest.mark.parametrize("text", [text for text, _ in EACH])
+def test_case(text: str) -> None:
+    """Nor does the case of letters."""
+    assert send_verdict(RpcError(0, text.upper())) is send_verdict(RpcError(0, text))
+
+
+def test_specific_text_goes_first() -> None:
+    """A refused replacement is no low price: another transaction with the nonce is in the pool."""
+    replacement = "replacement transaction underpriced: new tx gas fee cap 1 <= 2 queued"
+    assert send_verdict(RpcError(-32000, replacement)) is ASK
+    assert send_verdict(RpcError(-32000, "transaction underpriced: tip 1 < 2")) is WAIT
+
+
+def test_unknown_transaction_is_not_known() -> None:
+    """ "unknown transaction" contains "known transaction" and means the opposite."""
+    assert send_verdict(RpcError(-32000, "unknown transaction type")) is ASK
+
+
+@pytest.mark.parametrize(
+    ("error", "reverted"),
+    [
+        (RpcError(3, "anything"), True),
+        (RpcError(-32000, "execution reverted"), True),
+        (RpcError(-32603, "Error: VM Exception while processing transaction: reverted"), True),
+        (RpcError(-32015, "Execution error"), True),
+        (RpcError(-32000, "invalid opcode: INVALID"), True),
+        (RpcError(-32000, "out of gas"), True),
+        (RpcError(-32603, "whatever", "0x"), True),
+        (RpcError(-32603, "internal error"), False),
+        (RpcError(-32000, "header not found"), False),
+        (RpcError(-32005, "daily request count exceeded"), False),
+    ],
+)
+def test_revert(error: RpcError, reverted: bool) -> None:
+    """A simulation that the EVM failed is told from one that the node failed."""
+    assert is_revert(error) is reverted
+
+
+@pytest.mark.parametrize(
+    ("error", "limited"),
+    [
+        (RpcError(-32005, "query returned more than 10000 results"), True),
+        (RpcError(-32602, "invalid params"), True),
+        (RpcError(-32600, "eth_getLogs is limited to a 10,000 range"), True),
+        (RpcError(-32000, "exceed maximum block range: 50000"), True),
+        (RpcError(-32000, "Log response size exceeded"), True),
+        (RpcError(-32000, "query timeout exceeded"), True),
+        (RpcError(-32000, "too many blocks"), True),
+        (RpcError(-32603, "internal error"), False),
+        (RpcError(-32000, "missing trie node"), False),
+    ],
+)
+def test_range_limit(error: RpcError, limited: bool) -> None:
+    """A log query that asked for too much is told from one that failed."""
+    assert is_range_limit(error) is limited
