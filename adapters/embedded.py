@@ -95,6 +95,20 @@ def valkey_path() -> Path:
     )
 
 
+def rpc_request(url: str, method: str, *params: object) -> Any:
+    """One JSON-RPC call to an embedded node, without the service's client. Raises
+    EmbeddedPartError with the node's error."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    request = urllib.request.Request(  # noqa: S310 - our own node
+        url, msgspec.json.encode(body), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
+        answer = msgspec.json.decode(reply.read())
+    if "error" in answer:
+        raise EmbeddedPartError(f"{method}: {answer['error']}")
+    return answer["result"]
+
+
 class _Child:
     """A server as a child process, in a session of its own so that Ctrl-C does not reach it.
 
@@ -202,15 +216,7 @@ class EmbeddedAnvil(_Child):
 
     def request(self, method: str, *params: object) -> Any:
         """One JSON-RPC call, such as anvil's own `evm_mine`. Raises EmbeddedPartError."""
-        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        request = urllib.request.Request(  # noqa: S310 - our own node
-            self.url, msgspec.json.encode(body), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
-            answer = msgspec.json.decode(reply.read())
-        if "error" in answer:
-            raise EmbeddedPartError(f"{method}: {answer['error']}")
-        return answer["result"]
+        return rpc_request(self.url, method, *params)
 
     def command(self) -> list[str]:
         return [*self._command, "--port", str(self.port)]

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from redis import Redis
 
-from adapters.embedded import DEV_MNEMONIC_KEY
+from adapters.embedded import DEV_ACCOUNT, DEV_MNEMONIC_KEY, rpc_request
 from adapters.redis_views import RedisViews
 from saga.audit import Evidence
 from saga.cli.evidence import collect
@@ -165,10 +165,26 @@ class Fleet:
             return await views.dead_letters()
 
     def describe(self, sagas: dict[str, Saga]) -> str:
-        states = [f"{s.model_id}={s.state} {s.error or ''}" for s in sagas.values()]
-        logs = sorted(self._folder.glob("replica-*.log"))[-2:]
+        """The sagas that have not ended, with what they are about, and the end of the logs."""
+        states = [
+            f"{saga.model_id}={saga.state} attempts {saga.attempts} takeovers {saga.takeovers} "
+            f"{[i.nonce for i in (saga.deploy, saga.register) if i]} {saga.error or ''}"
+            for saga in sagas.values()
+            if not saga.state.terminal
+        ]
+        states.append(str(self.chain_view()))
+        logs = sorted(self._folder.glob("replica-*.log"), key=lambda log: log.stat().st_mtime)[-2:]
         tails = [log.read_text("utf-8", "replace")[-3000:] for log in logs]
         return "\n".join(["", *states, *tails])
+
+    def chain_view(self) -> list[object]:
+        """The key's nonces, mined and pending, and the node's pool."""
+        url = self.environment["WEB3_PROVIDER_URL"]
+        return [
+            rpc_request(url, "eth_getTransactionCount", DEV_ACCOUNT, "latest"),
+            rpc_request(url, "eth_getTransactionCount", DEV_ACCOUNT, "pending"),
+            rpc_request(url, "txpool_inspect"),
+        ]
 
     def stop(self) -> list[int]:
         """SIGTERM to all that live; their exit statuses."""
