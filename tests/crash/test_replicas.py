@@ -89,7 +89,7 @@ async def test_a_wiped_redis_makes_no_second_contract(
         fleet.start()
         fleet.send(first)
         strike = killer(fleet, rng)
-        await fleet.until(halfway, each=strike)
+        await fleet.until(some_done, each=strike)
         with fleet.redis as client:
             client.flushall()
         fleet.send(again)
@@ -105,8 +105,6 @@ async def test_a_wiped_redis_makes_no_second_contract(
         assert explained, (saga.model_id, saga.error_class, saga.error, saga.failed_in)
 
 
-def halfway(sagas: dict[str, Saga], _depths: dict[str, int]) -> bool:
-    """Some are done, some are in the middle of a transaction."""
-    done = sum(saga.state is State.ACKED for saga in sagas.values())
-    flying = sum(saga.deploy is not None and saga.deployment is None for saga in sagas.values())
-    return done >= 10 and flying >= 3
+def some_done(sagas: dict[str, Saga], _depths: dict[str, int]) -> bool:
+    """The others are in the middle: not more than sixteen transactions fit in a block's time."""
+    return sum(saga.state is State.ACKED for saga in sagas.values()) >= 10
