@@ -25,6 +25,8 @@ import msgspec
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
+from saga.errors import SagaError
+
 _ROOT = Path(__file__).resolve().parents[1]
 _START_TIMEOUT_SECONDS = 20.0
 _POLL_SECONDS = 0.02
@@ -36,7 +38,7 @@ DEV_MNEMONIC_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4
 DEV_ACCOUNT = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 
 
-class EmbeddedPartError(RuntimeError):
+class EmbeddedPartError(SagaError):
     """An embedded part is not installed or did not start; the text says what to do."""
 
 
@@ -234,8 +236,15 @@ class EmbeddedValkey(_Child):
     def __init__(self, *args: str) -> None:
         self._command = [str(valkey_path()), "--bind", "127.0.0.1", "--save", "", *args]
         super().__init__("valkey")
-        self.port = free_port()
-        self.start()
+        for last in (False, False, True):
+            self.port = free_port()
+            try:
+                self.start()
+            except EmbeddedPartError:  # somebody took the port meanwhile
+                if last:
+                    raise
+            else:
+                break
 
     @property
     def url(self) -> str:
@@ -249,12 +258,11 @@ class EmbeddedValkey(_Child):
         ]
 
     def ready(self) -> bool:
-        """A server that asks for a password is up too."""
+        """Whether it is ours that answers on the port; one that asks for a password is up too."""
         try:
             with Redis.from_url(self.url, socket_timeout=1) as client:
-                client.ping()
+                return bool(client.info("server")["process_id"] == self.pid)
         except AuthenticationError:
             return True
         except RedisError:
             return False
-        return True

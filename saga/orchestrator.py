@@ -148,12 +148,12 @@ class Orchestrator:
     async def _heartbeat(self) -> None:
         """Renew the leases of what runs here, and stop what is another's by now."""
         await asyncio.sleep(self._lease_seconds / 3)
-        held = [saga for _, saga in self._running.values()]
-        for saga_id in await self._journal.renew(held):
-            task, _ = self._running.get(saga_id, (None, None))
-            if task is not None:
+        held = dict(self._running)
+        for saga_id in await self._journal.renew([saga for _, saga in held.values()]):
+            # Meanwhile this replica may have taken the saga anew: that run has a lease of its own.
+            if self._running.get(saga_id) is held[saga_id]:
                 _log.warning("saga.lease_lost", saga_id=saga_id)
-                task.cancel()
+                held[saga_id][0].cancel()
 
     def _start(self, saga: Saga) -> None:
         previous = self._running.get(saga.id)

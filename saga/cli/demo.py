@@ -81,8 +81,10 @@ class Demo:
 
     def _start_parts(self) -> None:
         self._out.print("starting a Valkey (append-only file on) and an anvil (a block a second)")
-        valkey, anvil = EmbeddedValkey(), EmbeddedAnvil(block_seconds=1)
-        self._parts = [valkey, anvil]
+        valkey = EmbeddedValkey()
+        self._parts.append(valkey)
+        anvil = EmbeddedAnvil(block_seconds=1)
+        self._parts.append(anvil)
         self._out.print("deploying ModelRegistry and TokenManager")
         self.environment = {
             "REDIS_URL": valkey.url,
