@@ -149,7 +149,7 @@ class Demo:
         self, messages: list[bytes], views: RedisViews, seconds: float
     ) -> dict[str, Any]:
         evidence = await collect(views, self.environment["WEB3_PROVIDER_URL"], messages)
-        sagas = sorted(evidence.sagas.values(), key=lambda saga: saga.created_ms)
+        sagas = sorted(evidence.sagas.values(), key=_began)
         return {
             "messages": len(messages),
             "contracts": sum(len(found) for found in evidence.contracts.values()),
@@ -170,12 +170,13 @@ class Demo:
             return
         bar = Progress(TextColumn("sagas ended"), BarColumn(), MofNCompleteColumn())
         task = bar.add_task("", total=len({identify(raw).saga_id for raw in demo_messages()}))
-        with Live(console=self._out, refresh_per_second=8) as live:
+        with Live(console=self._out, refresh_per_second=8, transient=True) as live:
 
             def show(sagas: dict[str, Saga]) -> None:
                 ended = sum(saga.state.terminal for saga in sagas.values())
                 bar.update(task, completed=ended)
-                live.update(Group(_table([_row(saga) for saga in sagas.values()]), bar))
+                rows = [_row(saga) for saga in sorted(sagas.values(), key=_began)]
+                live.update(Group(_table(rows), bar))
 
             yield show
 
@@ -220,6 +221,10 @@ class Demo:
                 self._replica.wait()
         for part in self._parts:
             part.close()
+
+
+def _began(saga: Saga) -> int:
+    return saga.created_ms
 
 
 def _row(saga: Saga) -> dict[str, Any]:
