@@ -261,7 +261,7 @@ class EmbeddedValkey(_Child):
         """Whether it is ours that answers on the port; one that asks for a password is up too."""
         try:
             with Redis.from_url(self.url, socket_timeout=1) as client:
-                return bool(client.info("server")["process_id"] == self.pid)
+                return bool(client.info()["process_id"] == self.pid)
         except AuthenticationError:
             return True
         except RedisError:
