@@ -194,8 +194,9 @@ class Orchestrator:
         for task, _ in left:
             task.cancel()
         await asyncio.gather(*(task for task, _ in left), return_exceptions=True)
-        with suppress(StoreUnavailableError):
-            await self._journal.release([saga for _, saga in left])
+        with suppress(StoreUnavailableError, TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._journal.release([saga for _, saga in left])
         _log.info("drained", released=len(left))
 
 

@@ -126,6 +126,20 @@ def in_flight(sagas: dict[str, Saga], _depths: dict[str, int]) -> bool:
     return any(saga.deploy is not None and saga.deployment is None for saga in sagas.values())
 
 
+async def test_sigterm_is_heard_while_redis_hangs(
+    fleet_of: MakeFleet, valkey: EmbeddedValkey
+) -> None:
+    """A Redis that has stopped answering does not keep a replica from ending."""
+    fleet = fleet_of(SHUTDOWN_GRACE_SECONDS="3")
+    fleet.start()
+    await fleet.until_started()
+    valkey.pause()
+    try:
+        assert fleet.stop() == [0]
+    finally:
+        valkey.go_on()
+
+
 async def test_replicas_share_one_key(fleet_of: MakeFleet) -> None:
     """Three replicas with one key use each nonce once and leave none out."""
     sent = [message(f"shared-{number}") for number in range(30)]
