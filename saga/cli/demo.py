@@ -1,6 +1,7 @@
 """`saga demo`: the whole job on real parts, a kill -9 in the middle, and an audit at the end."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,8 @@ class DemoError(SagaError):
 def run_demo(*, keep: bool, as_json: bool) -> None:
     """Exit status 1 when the audit finds anything."""
     demo = Demo(quiet=as_json)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         report = demo.run()
         if keep:
@@ -54,6 +57,11 @@ def run_demo(*, keep: bool, as_json: bool) -> None:
     else:
         demo.print_report(report)
     sys.exit(1 if report["findings"] else 0)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    """End as Ctrl-C does, so that everything that was started is ended too."""
+    sys.exit(128 + number)
 
 
 class Demo:
