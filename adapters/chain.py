@@ -113,8 +113,9 @@ class EvmChain:
         if existing is None and isinstance(self._strategy, Create2Strategy):
             salt = self._strategy.salt(message.model_id)
             linked = await self._history.linked_token(message.model_id, salt)
-            if linked is not None:
+            if linked is not None and linked != plan.predicted:
                 return await self._judge_linked(linked, message)
+            existing = linked
         if existing is not None:
             if entry not in (ZERO_ADDRESS, existing):
                 return RegistryConflict(

@@ -1,10 +1,11 @@
 """What a replica depends on, checked before it takes its first message: a line for each problem."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from adapters.contracts import DEPLOYER_ROLE, HAS_ROLE, REGISTRAR_ROLE
 from adapters.rpc import Request, RpcClient, RpcError
@@ -13,14 +14,18 @@ from adapters.strategies import PROXY, call_request
 from saga.errors import ChainUnavailableError
 
 _OLDEST_REDIS = (6, 2)
+REDIS_SECONDS = 10.0
 _DEPLOY = "for a development chain: `saga contracts deploy`"
 
 
 async def check_redis(client: "Redis") -> list[str]:
     """Reachable, new enough, not evicting, not a cluster."""
     try:
-        info = await client.info()
-    except (RedisError, OSError) as error:
+        async with asyncio.timeout(REDIS_SECONDS):
+            info = await client.info()
+    except AuthenticationError:
+        return ["REDIS_URL: Redis refused the credentials; give redis://user:password@host"]
+    except (RedisError, OSError) as error:  # TimeoutError is an OSError
         return [f"REDIS_URL: Redis does not answer ({type(error).__name__}); is it running there?"]
     problems = []
     version = str(info.get("redis_version", "0.0"))

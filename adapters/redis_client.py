@@ -40,14 +40,18 @@ _PASSING_WORDS = (
 )
 
 
-def connect(url: str) -> "Redis":
-    """A client for scripts and reads. Its retries may send a script twice: scripts know that."""
+def connect(url: str, *, retries: int = 2) -> "Redis":
+    """A client for scripts and reads. Its retries may send a script twice: scripts know that.
+
+    A server that accepts connections and says nothing costs a socket timeout for each try, and
+    redis-py tries the handshake as often as the command.
+    """
     client: Redis = Redis.from_url(
         url,
         socket_timeout=SOCKET_TIMEOUT_SECONDS,
         socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
         health_check_interval=15,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), 4),
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), retries),
         max_connections=200,
     )
     return client

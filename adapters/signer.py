@@ -11,7 +11,10 @@ from saga.facts import Call
 from saga.model import Attempt
 
 _KEY = re.compile(r"(0[xX])?[0-9a-fA-F]{64}")
-_WHAT = "DEPLOYER_PRIVATE_KEY must be 64 hex digits, with or without 0x"
+_WHAT = (
+    "DEPLOYER_PRIVATE_KEY is no private key: 64 hex digits, with or without 0x, not zero and below "
+    "the order of secp256k1"
+)
 
 
 class Signer(Protocol):

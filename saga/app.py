@@ -46,7 +46,10 @@ class ChainParts(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def open_chain(settings: Settings) -> AsyncIterator[ChainParts]:
     """Connect to the node. Raises ConfigError, a line for each problem."""
-    signer = LocalSigner(settings.DEPLOYER_PRIVATE_KEY.get_secret_value())
+    try:
+        signer = LocalSigner(settings.DEPLOYER_PRIVATE_KEY.get_secret_value())
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
     rpc = RpcClient(settings.WEB3_PROVIDER_URL.get_secret_value())
     try:
         chain_id, problems = await check_chain(

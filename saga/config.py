@@ -188,9 +188,32 @@ class Settings(StoreSettings):
 def load(kind: type[S]) -> S:
     """Read the settings. Raises ConfigError with a line for each problem, never with a value."""
     try:
-        return kind()
+        settings = kind()
     except ValidationError as error:
         raise ConfigError([_line(kind, problem) for problem in error.errors()]) from None
+    if isinstance(settings, StoreSettings) and (problems := _shared_lists(settings)):
+        raise ConfigError(problems)
+    return settings
+
+
+def _shared_lists(settings: StoreSettings) -> list[str]:
+    """A list with two roles would lose messages or feed the service its own events."""
+    seen: dict[str, str] = {}
+    problems = []
+    for setting_name, key in (
+        ("INBOUND_QUEUE", settings.INBOUND_QUEUE),
+        ("OUTBOUND_QUEUE", settings.OUTBOUND_QUEUE),
+        ("PROCESSING_QUEUE", settings.processing_queue),
+        ("DLQ_NAME", settings.dead_letter_queue),
+    ):
+        if key in seen:
+            example = (StoreSettings.model_fields[setting_name].examples or [""])[0]
+            problems.append(
+                f"{setting_name} is the same list as {seen[key]}; each needs a name of its own; "
+                f"for example {setting_name}={example}"
+            )
+        seen.setdefault(key, setting_name)
+    return problems
 
 
 def _line(kind: type[BaseSettings], problem: Any) -> str:

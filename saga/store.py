@@ -23,7 +23,7 @@ def redis_keys(settings: StoreSettings) -> RedisKeys:
 @asynccontextmanager
 async def open_store(settings: StoreSettings) -> AsyncIterator[tuple[RedisViews, RedisQueue]]:
     """What the operator's commands need of Redis."""
-    client = connect(settings.REDIS_URL.get_secret_value())
+    client = connect(settings.REDIS_URL.get_secret_value(), retries=0)
     keys = redis_keys(settings)
     queue = RedisQueue(settings.REDIS_URL.get_secret_value(), client, keys)
     try:

@@ -152,6 +152,25 @@ async def test_squatter(node: Node) -> None:
     assert "another owner, controller or code" in found.reason
 
 
+async def test_mined_between_two_questions(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own token that is mined between the look at its code and the look at the logs is ours."""
+    saga = new_saga(MODEL)
+    async with chain_side(node, "create2") as side:
+        found = await side.chain.look_up(saga, Step.DEPLOY, content_of(saga))
+        assert isinstance(found, Absent)
+        linked_token = side.history.linked_token
+
+        async def mined_first(model_id: str, salt: bytes) -> str | None:
+            node.transact(STRANGER, found.call.to, found.call.data)
+            await side.watcher.poll()
+            return await linked_token(model_id, salt)
+
+        monkeypatch.setattr(side.history, "linked_token", mined_first)
+        again = await side.chain.look_up(saga, Step.DEPLOY, content_of(saga))
+    assert isinstance(again, TokenExists)
+    assert again.deployment.token == found.call.predicted
+
+
 async def test_front_runner(node: Node) -> None:
     """Whoever sends our very call first has made our token: it is adopted."""
     saga = new_saga(MODEL)

@@ -81,7 +81,9 @@ BAD = [
 @pytest.mark.parametrize("key", BAD)
 def test_bad_key(key: str) -> None:
     """A key that is none is refused with the setting's name, and without the key or its cause."""
-    with pytest.raises(ValueError, match="DEPLOYER_PRIVATE_KEY must be 64 hex digits") as caught:
+    with pytest.raises(
+        ValueError, match="DEPLOYER_PRIVATE_KEY is no private key: 64 hex digits"
+    ) as caught:
         LocalSigner(key)
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None or caught.value.__suppress_context__

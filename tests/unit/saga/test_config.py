@@ -233,3 +233,18 @@ def test_table_complete() -> None:
         assert row.startswith(f"| `{name}` | ")
         assert row.split("|")[3].strip()
         assert ("**required**" in row) == (name in GIVEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [
+        ("OUTBOUND_QUEUE", "hokusai:model_ready_queue", "INBOUND_QUEUE"),
+        ("PROCESSING_QUEUE", "hokusai:token_deployed_queue", "OUTBOUND_QUEUE"),
+        ("DLQ_NAME", "hokusai:model_ready_queue:processing", "PROCESSING_QUEUE"),
+    ],
+)
+def test_shared_lists(name: str, value: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two roles on one list are refused by name."""
+    monkeypatch.setenv(name, value)
+    (line,) = problems()
+    assert line.startswith(f"{name} is the same list as {other}; ")
