@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -111,7 +112,7 @@ def rpc_request(url: str, method: str, *params: object) -> Any:
     return answer["result"]
 
 
-class _Child:
+class _Child(ABC):
     """A server as a child process, in a session of its own so that Ctrl-C does not reach it.
 
     SIDE EFFECTS: a process and a temporary folder for its data and its log. `close()` ends both;
@@ -125,12 +126,13 @@ class _Child:
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def command(self) -> list[str]:
-        raise NotImplementedError
+        """What to run, on `self.port`."""
 
+    @abstractmethod
     def ready(self) -> bool:
         """Whether the server answers."""
-        raise NotImplementedError
 
     @property
     def pid(self) -> int:
