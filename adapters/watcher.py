@@ -14,12 +14,12 @@ from typing import Any
 
 import msgspec
 import structlog
-from eth_utils.address import to_checksum_address
 
+from adapters.receipts import receipt_of
 from adapters.rpc import Request, RpcClient, RpcError
 from saga.errors import ChainUnavailableError
 from saga.facts import Mined, NonceTaken, Reverted
-from saga.model import Attempt, Intent, Receipt
+from saga.model import Attempt, Intent
 
 FIRST_POLL_SECONDS = 0.05
 MAX_POLL_SECONDS = 2.0
@@ -77,6 +77,7 @@ class BlockWatcher:
         self._wake = asyncio.Event()
         self._delay = FIRST_POLL_SECONDS
         self._answered_at = 0.0
+        self._block_seconds = 4 * self._poll_seconds
         self.head = Head(number=0, hash="", parent="", time=0, base_fee=None)
         self.spent_nonces = 0
 
@@ -93,10 +94,14 @@ class BlockWatcher:
                 failing = True
             self._wake.clear()
             busy = self._watches or self._waiters
-            pause = min(self._delay, self._poll_seconds) if busy else IDLE_POLL_SECONDS
+            pause = min(self._delay, self._longest_pause()) if busy else IDLE_POLL_SECONDS
             self._delay = pause * 2
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
+
+    def _longest_pause(self) -> float:
+        """A quarter of the time between the last two blocks, at most POLL_SECONDS."""
+        return min(max(self._block_seconds / 4, 2 * FIRST_POLL_SECONDS), self._poll_seconds)
 
     @property
     def silent_seconds(self) -> float:
@@ -149,6 +154,8 @@ class BlockWatcher:
         self._times[head.hash] = head.time
         if head.hash != before.hash:
             self._release_waiters()
+            if before.hash and head.number > before.number:
+                self._block_seconds = (head.time - before.time) / (head.number - before.number)
         if not self._watches:
             return
         hits = set(block["transactions"])
@@ -282,17 +289,4 @@ def _head(block: dict[str, Any]) -> Head:
         parent=block["parentHash"],
         time=int(block["timestamp"], 16),
         base_fee=None if base_fee is None else int(base_fee, 16),
-    )
-
-
-def receipt_of(raw: dict[str, Any], block_time: int) -> Receipt:
-    """A node's receipt as ours."""
-    return Receipt(
-        tx_hash=raw["transactionHash"],
-        block_number=int(raw["blockNumber"], 16),
-        block_hash=raw["blockHash"],
-        block_time=block_time,
-        sender=to_checksum_address(raw["from"]),
-        gas_used=int(raw["gasUsed"], 16),
-        gas_price=int(raw["effectiveGasPrice"], 16),
     )
