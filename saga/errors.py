@@ -29,6 +29,15 @@ class ChainUnavailableError(SagaError):
     """No node answers, or none that can be believed. Hold and ask again; uses up no retry."""
 
 
+class HeldError(ChainUnavailableError):
+    """Nothing may be sent now: fees, funds, a full lane. The saga waits and uses up no retry."""
+
+    def __init__(self, hold: str, reason: str) -> None:
+        super().__init__(reason)
+        self.hold = hold
+        """What holds, as the metric names it: `max_fee`, `max_cost`, `funds`."""
+
+
 class ChainError(SagaError):
     """A node answered with an error that may pass. Uses up a retry."""
 

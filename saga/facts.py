@@ -15,11 +15,18 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     data: str
     """0x hex calldata."""
     gas: int
+    """Gas limit."""
     max_fee: int
+    """Per gas; the gas price where `legacy`."""
     max_priority_fee: int
+    """Per gas; the gas price where `legacy`."""
     predicted: str
     """The token's address."""
     initcode_hash: str = ""
+    legacy: bool = False
+    """A type-0 transaction, for a chain without base fee; else EIP-1559."""
+    cost_gas: int = 0
+    """Gas that the model's transactions are expected to burn together: what its cost is judged by."""
 
 
 class Absent(msgspec.Struct, frozen=True):

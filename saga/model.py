@@ -48,9 +48,21 @@ class ErrorClass(StrEnum):
     REVERTED = "reverted"
     RETRIES = "retries_exhausted"
     TAMPERED = "tampered"
+    CANCELLED = "cancelled"
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptKind(StrEnum):
+    """What a signed transaction does with its nonce, as stored."""
+
+    CALL = "call"
+    """The step's own work."""
+    FILL = "fill"
+    """A zero-value self-send in the place of bytes that can never be mined."""
+    CANCEL = "cancel"
+    """The same by an operator's order: the saga ends with it."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One signed transaction, stored before it is first sent. Amounts in wei."""
 
     hash: str
@@ -58,8 +70,12 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     raw: str
     """The signed bytes, 0x hex. Sent again as they are, never signed again."""
     max_fee: int
+    """Per gas. The gas price on a chain without base fee."""
     max_priority_fee: int
+    """Per gas. The gas price on a chain without base fee."""
     gas: int
+    """Gas limit."""
+    kind: AttemptKind = AttemptKind.CALL
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
