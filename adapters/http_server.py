@@ -1,4 +1,6 @@
-"""The HTTP side: `/live` says that the event loop turns."""
+"""The HTTP side: `/live` says that the event loop turns, `/metrics` what was counted."""
+
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -8,10 +10,14 @@ async def _live(_request: web.Request) -> web.Response:
 
 
 class HttpServer:
-    """Serves on all interfaces, as a probe from outside a container needs. Port 0: off."""
+    """Serves on all interfaces, as a probe from outside a container needs. Port 0: off.
 
-    def __init__(self, port: int) -> None:
+    `exposition`: the text of `/metrics` and its content type.
+    """
+
+    def __init__(self, port: int, exposition: Callable[[], tuple[bytes, str]]) -> None:
         self._port = port
+        self._exposition = exposition
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -20,9 +26,14 @@ class HttpServer:
             return
         app = web.Application()
         app.router.add_get("/live", _live)
+        app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, port=self._port).start()
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        body, content_type = self._exposition()
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def close(self) -> None:
         if self._runner is not None:

@@ -53,13 +53,20 @@ _SCOPE: Final = InstrumentationScope("saga")
 _log = structlog.get_logger("saga")
 
 
-def build_telemetry(*, inbound_queue: str, worker: str) -> "OtelTelemetry":
+def ignore(_hold: str) -> None:
+    """Counts no hold."""
+
+
+def build_telemetry(
+    *, inbound_queue: str, worker: str, on_hold: Callable[[str], None] = ignore
+) -> "OtelTelemetry":
     """Telemetry as the environment's OTEL_* ask for it; without an endpoint, log lines alone."""
     return OtelTelemetry(
         inbound_queue=inbound_queue,
         worker=worker,
         resource=resource_of(worker),
         exporter=span_exporter(),
+        on_hold=on_hold,
     )
 
 
@@ -74,6 +81,7 @@ class OtelTelemetry:
         resource: Resource,
         exporter: SpanExporter | None,
         now_ns: Callable[[], int] = time.time_ns,
+        on_hold: Callable[[str], None] = ignore,
     ) -> None:
         self._queue = inbound_queue
         self._worker = worker
@@ -82,6 +90,7 @@ class OtelTelemetry:
         self._exporter = exporter
         self._processor = None if exporter is None else _processor(exporter)
         self._now_ns = now_ns
+        self._on_hold = on_hold
 
     def traceparent(self, identity: Identity) -> str:
         return ids.traceparent(identity)
@@ -102,7 +111,7 @@ class OtelTelemetry:
     @contextmanager
     def attempt(self, saga: Saga) -> Iterator[Span]:
         """A span from now to the end of the block; the saga's log context with it."""
-        attempt = Attempt(saga, self._worker, self._now_ns())
+        attempt = Attempt(saga, self._worker, self._now_ns(), self._on_hold)
         with structlog.contextvars.bound_contextvars(**_log_context(saga)):
             try:
                 yield attempt

@@ -47,8 +47,11 @@ def failed(description: str | None) -> Status:
 class Attempt:
     """`saga.telemetry.Span`."""
 
-    def __init__(self, saga: Saga, worker: str, started_ns: int) -> None:
+    def __init__(
+        self, saga: Saga, worker: str, started_ns: int, on_hold: Callable[[str], None]
+    ) -> None:
         self.saga = saga
+        self._on_hold = on_hold
         self.started_ns = started_ns
         self.lost = False
         """True when the saga is another worker's by now: there is no span to send."""
@@ -81,13 +84,16 @@ class Attempt:
                 self.status = failed(error_class.value)
 
     @quiet
-    def retry(self, saga: Saga, reason: str, *, hold: bool) -> None:
+    def retry(self, saga: Saga, reason: str, *, hold: str | None = None) -> None:
         log, word = (_log.info, "held") if hold else (_log.warning, "retry")
         log(f"saga.{word}", state=saga.state.value, reason=reason, attempt=saga.attempts + 1)
         self.name = f"saga.step after {saga.state.value} ({word})"
         intent = saga.deploy if saga.deployment is None else saga.register
         self.attributes |= {"saga.reason": _described(reason)} | _intended(intent)
-        if not hold:
+        if hold:
+            self.attributes["saga.hold"] = hold
+            self._on_hold(hold)
+        else:
             self.status = failed(_described(reason))
 
     @quiet

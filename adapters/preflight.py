@@ -8,13 +8,17 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
 from adapters.contracts import DEPLOYER_ROLE, HAS_ROLE, REGISTRAR_ROLE
-from adapters.rpc import Request, RpcClient, RpcError
+from adapters.redis_lane import RedisLane
+from adapters.rpc import Request, RpcError
 from adapters.rpc_errors import is_revert
+from adapters.rpc_pool import RpcPool
 from adapters.strategies import PROXY, call_request
 from saga.errors import ChainUnavailableError
 
 _OLDEST_REDIS = (6, 2)
 REDIS_SECONDS = 10.0
+PENDING_LOOKS = 3
+PENDING_LOOK_SECONDS = 1.0
 _DEPLOY = "for a development chain: `saga contracts deploy`"
 
 
@@ -43,7 +47,7 @@ async def check_redis(client: "Redis") -> list[str]:
 
 
 async def check_chain(
-    rpc: RpcClient,
+    rpc: RpcPool,
     *,
     expected_chain: int | None,
     sender: str,
@@ -53,13 +57,12 @@ async def check_chain(
 ) -> tuple[int, list[str]]:
     """The chain id, and the problems with node, contracts, roles and balance."""
     try:
-        chain_id = int(await rpc.call("eth_chainId"), 16)
+        chain_id = await rpc.check_chain()
     except (ChainUnavailableError, RpcError) as error:
+        refused = [each.refused for each in rpc.health() if each.refused is not None]
+        if expected_chain is not None and refused:
+            return 0, [f"CHAIN_ID is {expected_chain}, but WEB3_PROVIDER_URL: {'; '.join(refused)}"]
         return 0, [f"WEB3_PROVIDER_URL: no node answers ({error})"]
-    if expected_chain is not None and chain_id != expected_chain:
-        return chain_id, [
-            f"CHAIN_ID is {expected_chain}, but the node at WEB3_PROVIDER_URL is on {chain_id}"
-        ]
     checks = _checks(sender, registry, manager, create2=create2)
     try:
         answers = await rpc.batch([request for request, _ in checks])
@@ -97,7 +100,6 @@ def _checks(
         _code(manager, "TOKEN_MANAGER_ADDRESS", _DEPLOY),
         _role(registry, "MODEL_REGISTRY_ADDRESS", "REGISTRAR_ROLE", REGISTRAR_ROLE, sender),
         (("eth_getBalance", [sender, "latest"]), _balance(sender)),
-        (("eth_getBlockByNumber", ["latest", False]), _base_fee),
     ]
     if create2:
         checks.append(
@@ -144,7 +146,32 @@ def _balance(sender: str) -> Judge:
     return judge
 
 
-def _base_fee(answer: Any) -> str | None:
-    if isinstance(answer, dict) and "baseFeePerGas" in answer:
-        return None
-    return "WEB3_PROVIDER_URL: the chain has no base fee (EIP-1559), which this release needs"
+async def check_pending(rpc: RpcPool, lane: RedisLane, *, adopt: bool) -> list[str]:
+    """Transactions of the key that wait on the node without being known to Redis.
+
+    Somebody else uses the key, or Redis has lost what it knew: new transactions would fight with
+    these for their nonces. `adopt`: begin behind them instead. What is being mined right now is
+    looked at again.
+    """
+    for _ in range(PENDING_LOOKS):
+        counts = await rpc.batch(
+            [("eth_getTransactionCount", [lane.sender, tag]) for tag in ("latest", "pending")]
+        )
+        if not all(isinstance(count, str) for count in counts):
+            return [f"WEB3_PROVIDER_URL: {rpc.host} eth_getTransactionCount: {counts}"]
+        mined, known = (int(count, 16) for count in counts)
+        nonces = range(mined, known)
+        glances = await lane.glances(nonces)
+        unknown = [n for n, glance in zip(nonces, glances, strict=True) if glance is None]
+        if adopt and unknown:
+            await lane.raise_to(known)
+        if adopt or not unknown:
+            return []
+        await asyncio.sleep(PENDING_LOOK_SECONDS)
+    problem = (
+        f"DEPLOYER_PRIVATE_KEY: {len(unknown)} transaction(s) of {lane.sender} wait on the node "
+        f"(nonces {unknown[0]} to {unknown[-1]}) and are unknown to this Redis: another program "
+        "uses the key, or Redis was lost; wait until they are mined, or start with "
+        "`saga run --adopt-pending` to begin behind them"
+    )
+    return [problem]

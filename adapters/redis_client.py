@@ -40,6 +40,12 @@ _PASSING_WORDS = (
 )
 
 
+_SCRIPTS = (
+    *("admit", "move", "claim_model", "intend", "take_due", "renew", "resume"),
+    *("keep", "attempt", "raise_lane"),
+)
+
+
 def connect(url: str, *, retries: int = 2) -> "Redis":
     """A client for scripts and reads. Its retries may send a script twice: scripts know that.
 
@@ -100,7 +106,7 @@ class Scripts:
         guard = folder.joinpath("_guard.lua").read_text("utf-8")
         self._scripts = {
             name: client.register_script(guard + folder.joinpath(f"{name}.lua").read_text("utf-8"))
-            for name in ("admit", "move", "claim_model", "intend", "take_due", "renew", "resume")
+            for name in _SCRIPTS
         }
 
     async def call(self, name: str, keys: Iterable[str], args: Iterable[Value]) -> object:

@@ -43,34 +43,46 @@ class RedisJournal(RedisLeases):
 
     @translated
     async def intend(
-        self, saga: Saga, intent: Intent, *, spent: int, known: int | None
+        self,
+        saga: Saga,
+        intents: Sequence[Intent],
+        *,
+        cost_gas: int,
+        spent: int,
+        known: int | None,
     ) -> IntentAnswer:
-        """Store a signed intent if its nonce is the lane's next and the model is this saga's."""
+        """Store signed intents if their nonces are the lane's next and the model is this saga's."""
         assert saga.model_id is not None  # noqa: S101 - set by the move to VALIDATED
+        first = intents[0]
+        lane = (first.chain_id, first.sender)
+        stored: list[Value] = []
+        for intent in intents:
+            attempt = intent.attempts[-1]
+            note = f"nonce {intent.nonce}, token {intent.predicted}"
+            stored += [
+                intent.step.value,
+                encode_struct(intent),
+                msgspec.json.encode(attempt),
+                self._entry(saga, kind="intent", note=note, tx=attempt.hash),
+            ]
         answer = await self._scripts.call(
             "intend",
             [
                 *self._trio(saga),
-                self._keys.lane(intent.chain_id, intent.sender),
-                self._keys.outstanding(intent.chain_id, intent.sender),
+                self._keys.lane(*lane),
                 self._keys.claim(saga.model_id),
+                *(self._keys.nonce(*lane, intent.nonce) for intent in intents),
             ],
             [
                 *self._guard(saga),
                 self._lease_ms,
-                intent.step.value,
-                encode_struct(intent),
-                intent.nonce,
+                first.nonce,
                 spent,
                 "" if known is None else known,
                 self._max_in_flight,
-                self._entry(
-                    saga,
-                    kind="intent",
-                    note=f"nonce {intent.nonce}, token {intent.predicted}",
-                    tx=intent.attempts[-1].hash,
-                ),
-                "1" if intent.step is Step.DEPLOY else "",
+                "1" if first.step is Step.DEPLOY else "",
+                cost_gas,
+                *stored,
             ],
         )
         outcome, *rest = cast("list[bytes]", answer)
@@ -84,25 +96,21 @@ class RedisJournal(RedisLeases):
             case b"CLAIMED":
                 return IntentAnswer(claim_holder=rest[0].decode())
             case b"HAS":
-                stored = msgspec.json.decode(rest[0], type=Intent)
-                return IntentAnswer(saga=self._with(saga, stored, saga.version))
+                stored_intent = msgspec.json.decode(rest[0], type=Intent)
+                return IntentAnswer(saga=_with(saga, [stored_intent], saga.version))
         self._check(saga, outcome)
-        return IntentAnswer(saga=self._with(saga, intent, saga.version + 1))
-
-    @staticmethod
-    def _with(saga: Saga, intent: Intent, version: int) -> Saga:
-        if intent.step is Step.DEPLOY:
-            return msgspec.structs.replace(saga, deploy=intent, version=version)
-        return msgspec.structs.replace(saga, register=intent, version=version)
+        return IntentAnswer(saga=_with(saga, intents, saga.version + 1))
 
     async def abandon(self, saga: Saga, step: Step, *, attempts: int, note: str) -> Saga:
         """Forget the step's intent; its nonce is spent."""
+        intent = saga.intent(step)
         await self._write(
             saga,
             saga.state,
             entry=self._entry(saga, kind="retry", note=note),
             removed=[step.value],
             fields={"attempts": attempts},
+            done=[] if intent is None else [intent],
         )
         changes = {"deploy": None} if step is Step.DEPLOY else {"register": None}
         return msgspec.structs.replace(saga, version=saga.version + 1, attempts=attempts, **changes)
@@ -139,9 +147,17 @@ class RedisJournal(RedisLeases):
             value = getattr(after, name)
             if value is not None and value != getattr(saga, name):
                 fields[name] = value
+        removed = ["error"] if saga.error and not after.error else []
+        done = []
         for name in ("deploy", "register", "deployment", "registration"):
-            value = getattr(after, name)
-            if value is not None and value is not getattr(saga, name):
+            before, value = getattr(saga, name), getattr(after, name)
+            if value is before:
+                continue
+            if isinstance(before, Intent):
+                done.append(before)
+            if value is None:
+                removed.append(name)
+            else:
                 fields[name] = encode_struct(value)
         end = to.terminal
         await self._write(
@@ -153,7 +169,8 @@ class RedisJournal(RedisLeases):
             mode="end" if end else "lease",
             span_ms=self._kept_ms(to) if end else self._lease_ms,
             fields=fields,
-            removed=["error"] if saga.error and not after.error else [],
+            removed=removed,
+            done=done,
             event=change.event or b"",
             ack=change.ack,
             letter=letter,
@@ -185,7 +202,9 @@ class RedisJournal(RedisLeases):
         event: bytes = b"",
         ack: bool = False,
         letter: bytes = b"",
+        done: Sequence[Intent] = (),
     ) -> None:
+        """`done`: intents whose nonces nobody will look at any more."""
         answer = await self._scripts.call(
             "move",
             [
@@ -195,6 +214,7 @@ class RedisJournal(RedisLeases):
                 self._keys.processing,
                 self._keys.outbound,
                 self._keys.dead_letters,
+                *(self._keys.nonce(i.chain_id, i.sender, i.nonce) for i in done),
             ],
             [
                 *self._guard(saga),
@@ -212,3 +232,9 @@ class RedisJournal(RedisLeases):
             ],
         )
         self._check(saga, cast("bytes", answer))
+
+
+def _with(saga: Saga, intents: Sequence[Intent], version: int) -> Saga:
+    """The saga with what was stored for it."""
+    changes = {intent.step.value: intent for intent in intents}
+    return msgspec.structs.replace(saga, version=version, **changes)

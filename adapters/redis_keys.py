@@ -51,9 +51,9 @@ class RedisKeys(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.prefix}sagas-of:{model_id}"
 
     def lane(self, chain_id: int, sender: str) -> str:
-        """Hash of one signer on one chain: `next` nonce."""
+        """Hash of one signer on one chain: `next` nonce, `keeper` with its lease, `hold`."""
         return f"{self.prefix}lane:{chain_id}:{sender.lower()}"
 
-    def outstanding(self, chain_id: int, sender: str) -> str:
-        """Sorted set: saga and step → nonce that is not known to be spent."""
-        return f"{self.lane(chain_id, sender)}:outstanding"
+    def nonce(self, chain_id: int, sender: str, nonce: int) -> str:
+        """Hash of one nonce that is out: `saga`, `step`, `cost_gas`, `n` attempts `a0`, `a1`, …"""
+        return f"{self.lane(chain_id, sender)}:nonce:{nonce}"

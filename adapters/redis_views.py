@@ -22,7 +22,7 @@ class RedisViews:
     """What the operator's commands read. Nothing here scans the key space."""
 
     def __init__(self, client: "Redis", keys: RedisKeys) -> None:
-        self._client = client
+        self.client = client
         self._keys = keys
         self._scripts = Scripts(client)
 
@@ -38,7 +38,7 @@ class RedisViews:
     @translated
     async def siblings(self, model_id: str) -> Sequence[Saga]:
         """The sagas whose message names the model, newest first, at most a hundred."""
-        ids = await self._client.zrevrange(self._keys.sagas_of(model_id), 0, -1)
+        ids = await self.client.zrevrange(self._keys.sagas_of(model_id), 0, -1)
         hashes = await self._hashes(cast("list[bytes]", ids))
         return _readable(hashes)
 
@@ -58,28 +58,28 @@ class RedisViews:
 
     @translated
     async def _get(self, key: str) -> bytes | None:
-        return cast("bytes | None", await self._client.get(key))
+        return cast("bytes | None", await self.client.get(key))
 
     @translated
     async def get(self, saga_id: str) -> Saga | None:
-        fields = await self._client.hgetall(self._keys.saga(saga_id))
+        fields = await self.client.hgetall(self._keys.saga(saga_id))
         return decode(cast("dict[bytes, bytes]", fields)) if fields else None
 
     @translated
     async def history(self, saga_id: str) -> Sequence[HistoryEntry]:
-        raw = await self._client.lrange(self._keys.history(saga_id), 0, -1)
+        raw = await self.client.lrange(self._keys.history(saga_id), 0, -1)
         return [decode_history(cast("bytes", line)) for line in raw]
 
     @translated
     async def due_ms(self, saga_id: str) -> int | None:
         """When the saga next needs somebody (server ms): its lease's end, or its retry time."""
-        score = await self._client.zscore(self._keys.due, saga_id)
+        score = await self.client.zscore(self._keys.due, saga_id)
         return None if score is None else int(score)
 
     @translated
     async def counts(self) -> dict[State, int]:
         """How many sagas each state holds. One round trip."""
-        pipe = self._client.pipeline(transaction=False)
+        pipe = self.client.pipeline(transaction=False)
         for state in State:
             pipe.zcard(self._keys.index(state))
         return dict(zip(State, await pipe.execute(), strict=True))
@@ -93,7 +93,7 @@ class RedisViews:
             "outbound": self._keys.outbound,
             "dead_letters": self._keys.dead_letters,
         }
-        pipe = self._client.pipeline(transaction=False)
+        pipe = self.client.pipeline(transaction=False)
         for key in roles.values():
             pipe.llen(key)
         return dict(zip(roles, await pipe.execute(), strict=True))
@@ -101,12 +101,12 @@ class RedisViews:
     @translated
     async def events(self) -> list[bytes]:
         """The outbound list, newest first."""
-        return cast("list[bytes]", await self._client.lrange(self._keys.outbound, 0, -1))
+        return cast("list[bytes]", await self.client.lrange(self._keys.outbound, 0, -1))
 
     @translated
     async def dead_letters(self) -> list[bytes]:
         """The DLQ's entries, newest first."""
-        return cast("list[bytes]", await self._client.lrange(self._keys.dead_letters, 0, -1))
+        return cast("list[bytes]", await self.client.lrange(self._keys.dead_letters, 0, -1))
 
     async def sagas(self, states: Sequence[State]) -> AsyncIterator[Saga]:
         """The sagas in these states, each state's oldest first, read in pages."""
@@ -121,12 +121,12 @@ class RedisViews:
     async def _page(self, state: State, start: int) -> list[bytes]:
         return cast(
             "list[bytes]",
-            await self._client.zrange(self._keys.index(state), start, start + _PAGE - 1),
+            await self.client.zrange(self._keys.index(state), start, start + _PAGE - 1),
         )
 
     @translated
     async def _hashes(self, ids: Sequence[bytes]) -> list[dict[bytes, bytes]]:
-        pipe = self._client.pipeline(transaction=False)
+        pipe = self.client.pipeline(transaction=False)
         for saga_id in ids:
             pipe.hgetall(self._keys.saga(saga_id.decode()))
         return cast("list[dict[bytes, bytes]]", await pipe.execute())

@@ -16,6 +16,8 @@ class SendVerdict(Enum):
     """The node has them."""
     ASK = auto()
     """Unknown or contradictory: the hash must be watched, the chain asked."""
+    BUMP = auto()
+    """Not taken at this price; the same nonce needs more."""
     WAIT = auto()
     """Not taken now; the same bytes may be taken later."""
     HOLD = auto()
@@ -26,6 +28,9 @@ class SendVerdict(Enum):
 
 # The first match wins: "replacement transaction underpriced" contains "transaction underpriced".
 _RULES: tuple[tuple[SendVerdict, tuple[str, ...]], ...] = (
+    # Before all: the rest of such a text is a contract's, and may read like any of those below.
+    # Hardhat, mining at once, answers with it to a transaction that it has put in a block.
+    (SendVerdict.ASK, ("revert",)),
     (
         SendVerdict.KNOWN,
         (
@@ -75,21 +80,29 @@ _RULES: tuple[tuple[SendVerdict, tuple[str, ...]], ...] = (
             "oversized data",
             "invalid sender",
             "invalid chain id",
+            "invalid chainid",
             "max priority fee per gas higher than max fee per gas",
+            "is bigger than maxfeepergas",
             "only replay-protected",
+        ),
+    ),
+    (
+        SendVerdict.BUMP,
+        (
+            "transaction underpriced",
+            "transaction gas price below minimum",
+            "max fee per gas less than block base fee",
+            "gas price below configured minimum gas price",
+            "gas price below current base fee",
+            "underpriced",
+            "fee too low",
+            "feetoolow",
+            "is too low for the next block",
         ),
     ),
     (
         SendVerdict.WAIT,
         (
-            "transaction underpriced",
-            "gas price below",
-            "gas price less than",
-            "max fee per gas less than block base fee",
-            "underpriced",
-            "fee too low",
-            "feetoolow",
-            "is too low for the next block",
             "txpool is full",
             "sub-pool is full",
             "nonce too high",
@@ -130,3 +143,15 @@ def is_range_limit(error: RpcError) -> bool:
     message = error.message.lower()
     words = ("range", "too many", "limit", "exceed", "more than", "response size", "query timeout")
     return error.code in (-32005, -32602) or any(word in message for word in words)
+
+
+_NO_METHOD = -32601
+"""JSON-RPC 2.0, "Method not found". Hardhat and EIP-1474 say -32004, and others the text alone."""
+_MISSING = ("not found", "not supported", "unsupported", "not available", "not exist")
+
+
+def is_missing_method(error: RpcError) -> bool:
+    """Whether the node has no such method at all."""
+    message = error.message.lower()
+    named = "method" in message and any(text in message for text in _MISSING)
+    return error.code == _NO_METHOD or named

@@ -1,5 +1,6 @@
 """How a token comes into being: which call makes it, and at which address it will be."""
 
+import functools
 from typing import Protocol
 
 import msgspec
@@ -50,28 +51,43 @@ class Strategy(Protocol):
 
 
 class ManagerStrategy:
-    """`TokenManager.deployToken`: the manager refuses a second token for a model id."""
+    """`TokenManager.deployToken`: the manager refuses a second token for a model id.
+
+    The token's address is asked of the manager once. When it is the one that follows from our own
+    artifact, later ones are computed; else the manager's code is another, and is always asked.
+    """
 
     def __init__(self, manager: str) -> None:
         self._manager = manager
+        self._same_code: bool | None = None
 
     def questions(self, message: ModelReadyToDeployMessage) -> list[Request]:
-        return [
-            call_request(self._manager, TOKEN_OF.encode(message.model_id)),
-            call_request(self._manager, PREDICT_TOKEN.encode(*self._arguments(message))),
-        ]
+        asked = [call_request(self._manager, TOKEN_OF.encode(message.model_id))]
+        if not self._same_code:
+            arguments = PREDICT_TOKEN.encode(*self._arguments(message))
+            asked.append(call_request(self._manager, arguments))
+        return asked
 
     def read(
         self, message: ModelReadyToDeployMessage, answers: list[str]
     ) -> tuple[str | None, Plan]:
         (existing,) = TOKEN_OF.decode(answers[0])
-        (predicted,) = PREDICT_TOKEN.decode(answers[1])
+        predicted = self._predicted(message)
+        if len(answers) > 1:
+            (asked,) = PREDICT_TOKEN.decode(answers[1])
+            self._same_code = asked == predicted
+            predicted = asked
         plan = Plan(
             to=self._manager,
             data=DEPLOY_TOKEN.encode(*self._arguments(message)),
             predicted=predicted,
         )
         return (None if existing == ZERO_ADDRESS else existing), plan
+
+    def _predicted(self, message: ModelReadyToDeployMessage) -> str:
+        """As the manager computes it: salt = keccak256(model id), itself owner and controller."""
+        code = initcode(message, controller=self._manager, owner=self._manager)
+        return create2_address(keccak(text=message.model_id), keccak(code), self._manager)
 
     @staticmethod
     def _arguments(message: ModelReadyToDeployMessage) -> tuple[str, str, str, str]:
@@ -95,7 +111,6 @@ class Create2Strategy:
         self._manager = manager
         self._owner = owner
         self._chain_id = chain_id
-        self._creation = bytes.fromhex(artifact("HokusaiToken").bytecode[2:])
 
     def questions(self, message: ModelReadyToDeployMessage) -> list[Request]:
         return [("eth_getCode", [self.plan(message).predicted, "latest"])]
@@ -117,24 +132,34 @@ class Create2Strategy:
 
     def plan(self, message: ModelReadyToDeployMessage) -> Plan:
         salt = self.salt(message.model_id)
-        arguments = abi_encode(
-            ["string", "string", "address", "address", "string", "string"],
-            [
-                token_name(message.model_id),
-                message.token_symbol,
-                self._manager,
-                self._owner,
-                message.model_id,
-                message.mlflow_run_id,
-            ],
-        )
-        initcode = self._creation + arguments
+        code = initcode(message, controller=self._manager, owner=self._owner)
         return Plan(
             to=PROXY,
-            data="0x" + (salt + initcode).hex(),
-            predicted=create2_address(salt, keccak(initcode)),
-            initcode_hash="0x" + keccak(initcode).hex(),
+            data="0x" + (salt + code).hex(),
+            predicted=create2_address(salt, keccak(code)),
+            initcode_hash="0x" + keccak(code).hex(),
         )
+
+
+def initcode(message: ModelReadyToDeployMessage, *, controller: str, owner: str) -> bytes:
+    """HokusaiToken's creation code with its constructor's arguments."""
+    arguments = abi_encode(
+        ["string", "string", "address", "address", "string", "string"],
+        [
+            token_name(message.model_id),
+            message.token_symbol,
+            controller,
+            owner,
+            message.model_id,
+            message.mlflow_run_id,
+        ],
+    )
+    return _creation_code() + arguments
+
+
+@functools.cache
+def _creation_code() -> bytes:
+    return bytes.fromhex(artifact("HokusaiToken").bytecode[2:])
 
 
 def create2_address(salt: bytes, initcode_hash: bytes, deployer: str = PROXY) -> str:

@@ -1,112 +1,62 @@
 """One watcher of new blocks for everything that is in flight; nothing polls per saga.
 
-Each poll asks for the head and the signer's nonce. The hashes of each new block are compared with
-those that are watched, and receipts are fetched for the hits alone, in one batch. Every
-RECHECK_SECONDS all that is still out is asked for by hash, and sent again if the chain lacks it:
-nodes forget transactions, and absence on one of them proves nothing.
+A new head's transaction hashes are compared with those that are watched. What is deep enough is
+asked for once per block, together with the signer's nonce and the code of deployed tokens. A hash
+whose block is no longer the chain's is looked for again, and its bytes are sent again at once.
 """
 
 import asyncio
-import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-import msgspec
 import structlog
 
-from adapters.receipts import receipt_of
-from adapters.rpc import Request, RpcClient, RpcError
+from adapters.heads import Block, HeadFollower
+from adapters.receipts import Raw, Receipts, receipt_of
+from adapters.rpc import Request
+from adapters.rpc_pool import RpcPool
+from adapters.watches import Settled, Watch
 from saga.errors import ChainUnavailableError
-from saga.facts import Mined, NonceTaken, Reverted
-from saga.model import Attempt, Intent
+from saga.facts import Cancelled, Mined, NonceTaken, Reverted
+from saga.model import Attempt, AttemptKind, Intent, Step
 
-FIRST_POLL_SECONDS = 0.05
-MAX_POLL_SECONDS = 2.0
-IDLE_POLL_SECONDS = 10.0
-RECHECK_SECONDS = 10.0
-CATCH_UP_BLOCKS = 64
-"""A longer gap is bridged by asking for every hash instead of every block."""
-NONCE_TAKEN_OBSERVATIONS = 3
-"""As op-service/txmgr: one answer of a lagging node must not count."""
-
-Settled = Mined | Reverted | NonceTaken
+AttemptsOf = Callable[[Intent], Awaitable[Sequence[Attempt]]]
 _log = structlog.get_logger("saga.watcher")
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """A block header, as far as it matters here. Time in seconds, fee in wei."""
+class BlockWatcher(HeadFollower):
+    """Watches the transactions of one signer.
 
-    number: int
-    hash: str
-    parent: str
-    time: int
-    base_fee: int | None
-
-
-class _Watch:
-    """One intent in flight."""
-
-    def __init__(self, intent: Intent, *, sent: bool) -> None:
-        self.intent = intent
-        self.settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
-        self.ask = not sent
-        """Ask by hash at the next poll: it may be in a block that has gone by."""
-        self.mined_in: int | None = None
-        self.taken_seen = 0
-        self.checked_at = time.monotonic()
-
-    def settle(self, fact: Settled) -> None:
-        if not self.settled.done():
-            self.settled.set_result(fact)
-
-
-class BlockWatcher:
-    """Follows the head of one chain for one signer. `run()` is its task."""
+    `confirmations`: blocks, the transaction's own included; None: the chain's `finalized` block.
+    `attempts_of`: every transaction ever signed for an intent, as the store has it.
+    """
 
     def __init__(
-        self, rpc: RpcClient, sender: str, *, confirmations: int, poll_seconds: float
+        self,
+        rpc: RpcPool,
+        sender: str,
+        *,
+        confirmations: int | None,
+        poll_seconds: float,
+        attempts_of: AttemptsOf,
     ) -> None:
-        self._rpc = rpc
+        super().__init__(rpc, poll_seconds=poll_seconds, finality=confirmations is None)
+        self._pool = rpc
         self._sender = sender
         self._confirmations = confirmations
-        self._poll_seconds = poll_seconds or MAX_POLL_SECONDS
-        self._watches: dict[str, _Watch] = {}
-        self._times: dict[str, int] = {}
-        self._waiters: list[asyncio.Future[None]] = []
-        self._wake = asyncio.Event()
-        self._delay = FIRST_POLL_SECONDS
-        self._answered_at = 0.0
-        self._block_seconds = 4 * self._poll_seconds
-        self.head = Head(number=0, hash="", parent="", time=0, base_fee=None)
+        self._attempts_of = attempts_of
+        self._receipts = Receipts(rpc)
+        self._watches: dict[str, Watch] = {}
+        self._sizes: dict[int, int] = {}
+        self._counted = False
         self.spent_nonces = 0
 
-    async def run(self) -> None:
-        """Poll until cancelled. A node that does not answer is logged and asked again."""
-        failing = False
-        while True:
-            try:
-                await self.poll()
-                failing = False
-            except ChainUnavailableError as error:
-                if not failing:
-                    _log.warning("chain.unavailable", error=str(error))
-                failing = True
-            self._wake.clear()
-            busy = self._watches or self._waiters
-            pause = min(self._delay, self._longest_pause()) if busy else IDLE_POLL_SECONDS
-            self._delay = pause * 2
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
-
-    def _longest_pause(self) -> float:
-        """A quarter of the time between the last two blocks, at most POLL_SECONDS."""
-        return min(max(self._block_seconds / 4, 2 * FIRST_POLL_SECONDS), self._poll_seconds)
+    @property
+    def busy(self) -> bool:
+        return bool(self._watches) or super().busy
 
     @property
-    def silent_seconds(self) -> float:
-        """How long no poll has succeeded."""
-        return time.monotonic() - self._answered_at
+    def worth_blocks(self) -> int:
+        return 2 * len(self._watches) + 2
 
     def expect(self, intent: Intent, *, sent: bool) -> "asyncio.Future[Settled]":
         """Watch an intent's hashes. `sent`: nothing was broadcast before this call.
@@ -115,178 +65,167 @@ class BlockWatcher:
         """
         key = intent.attempts[0].hash
         watch = self._watches.get(key)
-        if watch is None or watch.settled.done():
-            watch = self._watches[key] = _Watch(intent, sent=sent)
-        self._hurry()
+        if watch is None:
+            watch = self._watches[key] = Watch(intent, sent=sent)
+            self.hurry()
         return watch.settled
+
+    def known(self, intent: Intent) -> Watch | None:
+        """The watch of an intent, when there is one."""
+        return self._watches.get(intent.attempts[0].hash)
 
     def forget(self, intent: Intent) -> None:
         """Stop watching an intent."""
         self._watches.pop(intent.attempts[0].hash, None)
 
-    async def next_block(self) -> None:
-        """Return when a block has come in."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        self._hurry()
-        await waiter
-
-    def _hurry(self) -> None:
-        """Poll soon, then ever more slowly up to the poll interval: instant chains are quick."""
-        self._delay = FIRST_POLL_SECONDS
-        self._wake.set()
-
-    async def poll(self) -> None:
-        """Ask once and settle what can be settled. Raises ChainUnavailableError."""
-        block, spent = await self._rpc.batch(
-            [
-                ("eth_getBlockByNumber", ["latest", False]),
-                ("eth_getTransactionCount", [self._sender, "latest"]),
-            ]
-        )
-        if not isinstance(block, dict) or not isinstance(spent, str):
-            answer = spent if isinstance(block, dict) else block
-            raise ChainUnavailableError(f"{self._rpc.host}: {answer}")
-        self._answered_at = time.monotonic()
-        head = _head(block)
-        before, self.head = self.head, head
-        self.spent_nonces = int(spent, 16)
-        self._times[head.hash] = head.time
-        if head.hash != before.hash:
-            self._release_waiters()
-            if before.hash and head.number > before.number:
-                self._block_seconds = (head.time - before.time) / (head.number - before.number)
-        if not self._watches:
-            return
-        hits = set(block["transactions"])
-        ask_all = False
-        if head.hash != before.hash and head.parent != before.hash:
-            gap = head.number - before.number
-            if 1 < gap <= CATCH_UP_BLOCKS and before.hash:
-                hits |= await self._hashes_between(before.number + 1, head.number)
-            else:
-                ask_all = True
-        await self._settle(self._asked_now(hits, ask_all=ask_all))
-
-    def _asked_now(self, hits: set[str], *, ask_all: bool) -> list[_Watch]:
-        """The watches whose receipts are worth asking for at this poll."""
-        now = time.monotonic()
-        chosen = []
+    async def arrived(self, blocks: dict[int, Block], *, whole: bool) -> None:
+        """Note which watched hashes are in which block, and settle what is deep enough."""
+        self._sizes = {number: len(block["transactions"]) for number, block in blocks.items()}
+        holders = {tx: number for number, block in blocks.items() for tx in block["transactions"]}
         for watch in self._watches.values():
-            due = (
-                ask_all
-                or watch.ask
-                or any(attempt.hash in hits for attempt in watch.intent.attempts)
-                or now - watch.checked_at > RECHECK_SECONDS
-                or (watch.mined_in is None and watch.intent.nonce < self.spent_nonces)
-                or (
-                    watch.mined_in is not None
-                    and self.head.number >= watch.mined_in + self._confirmations - 1
-                )
-            )
-            if due:
-                chosen.append(watch)
-        return chosen
+            for attempt in watch.attempts:
+                if attempt.hash in holders:
+                    watch.seen_in = (holders[attempt.hash], attempt.hash)
+            watch.ask |= not whole and watch.seen_in is None
+            watch.check |= not whole
+        await self._settle()
 
-    async def _hashes_between(self, first: int, end: int) -> set[str]:
-        blocks = await self._rpc.batch(
-            [("eth_getBlockByNumber", [hex(number), False]) for number in range(first, end)]
-        )
-        hashes: set[str] = set()
-        for block in blocks:
-            if isinstance(block, dict):
-                self._times[block["hash"]] = int(block["timestamp"], 16)
-                hashes |= set(block["transactions"])
-        return hashes
+    async def unchanged(self) -> None:
+        if any(watch.ask for watch in self._watches.values()):
+            await self._settle()
 
-    async def _settle(self, watches: Sequence[_Watch]) -> None:
-        if not watches:
+    def _deep(self, number: int) -> bool:
+        """Whether a block is as deep as asked."""
+        if self._confirmations is None:
+            return number <= self.finalized
+        return number <= self.head.number - self._confirmations + 1
+
+    async def _settle(self) -> None:
+        """Ask for what is ripe, and conclude."""
+        if not self.busy and self._counted:
             return
-        asked = [(watch, attempt) for watch in watches for attempt in watch.intent.attempts]
-        receipts = await self.receipts([attempt for _, attempt in asked])
-        found: dict[int, Mined | Reverted | int] = {}
-        unknown: set[int] = set()
-        for (watch, _), receipt in zip(asked, receipts, strict=True):
-            if isinstance(receipt, RpcError):
-                unknown.add(id(watch))
-            elif receipt is not None:
-                found[id(watch)] = await self.judge(receipt)
-        again: list[str] = []
-        for watch in watches:
+        asked: list[Watch] = []
+        wanted: dict[int, list[str]] = {}
+        unplaced: list[str] = []
+        for watch in self._watches.values():
+            if watch.settled.done():
+                continue
+            if watch.seen_in is not None and (self._deep(watch.seen_in[0]) or watch.check):
+                wanted.setdefault(watch.seen_in[0], []).append(watch.seen_in[1])
+            elif watch.ask:
+                if watch.taken_seen:
+                    watch.attempts = tuple(await self._attempts_of(watch.intent))
+                unplaced += [attempt.hash for attempt in watch.attempts]
+            else:
+                continue
+            asked.append(watch)
+        codes = [watch for watch in asked if watch.intent.step is Step.DEPLOY]
+        also: list[Request] = [("eth_getTransactionCount", [self._sender, "latest"])]
+        also += [("eth_getCode", [watch.intent.predicted, "latest"]) for watch in codes]
+        found, unknown, (spent, *answers) = await self._receipts.fetch(
+            wanted, self._sizes, unplaced, also
+        )
+        if isinstance(spent, str):
+            self.spent_nonces, self._counted = int(spent, 16), True
+        bare = {id(w) for w, code in zip(codes, answers, strict=True) if code == "0x"}
+        lost = [
+            watch.attempts[-1].raw
+            for watch in asked
+            if await self._conclude(watch, found, unknown, has_code=id(watch) not in bare)
+        ]
+        for watch in self._watches.values():
+            watch.ask |= watch.overdue(self.spent_nonces)
+        await self.rebroadcast(lost)
+
+    async def _conclude(
+        self, watch: Watch, found: dict[str, Raw], unknown: set[str], *, has_code: bool
+    ) -> bool:
+        """Settle one watch if it can be. True when its block is no longer the chain's."""
+        for attempt in watch.attempts:
+            if (raw := found.get(attempt.hash)) is not None:
+                await self._receipt(watch, attempt, raw, has_code=has_code)
+                return False
+        if any(attempt.hash in unknown for attempt in watch.attempts):
             # An error answer is no absence: such a watch is asked for again at the next poll.
-            watch.ask = id(watch) in unknown and id(watch) not in found
-            if not watch.ask:
-                again += self._conclude(watch, found.get(id(watch)))
-        await self.rebroadcast(again)
+            watch.ask = True
+            return False
+        lost = watch.seen_in is not None
+        watch.ask, watch.check, watch.seen_in = lost, False, None
+        if watch.overdue(self.spent_nonces):
+            await watch.observe_taken(self._prove_taken)
+        else:
+            watch.taken_seen = 0
+        return lost
 
-    def _conclude(self, watch: _Watch, found: Mined | Reverted | int | None) -> list[str]:
-        """Settle one watch if it can be; returns bytes that must be sent again."""
-        now = time.monotonic()
-        rechecked = now - watch.checked_at > RECHECK_SECONDS
-        if rechecked:
-            watch.checked_at = now
-        if isinstance(found, Mined | Reverted):
-            watch.settle(found)
-            return []
-        if isinstance(found, int):
-            watch.mined_in = found
-            return []
-        lost = watch.mined_in is not None
-        watch.mined_in = None
-        if watch.intent.nonce < self.spent_nonces:
-            watch.taken_seen += 1
-            if watch.taken_seen >= NONCE_TAKEN_OBSERVATIONS:
-                watch.settle(NonceTaken(watch.intent.nonce))
-            return []
-        watch.taken_seen = 0
-        return [watch.intent.attempts[-1].raw] if lost or rechecked else []
+    async def _receipt(self, watch: Watch, attempt: Attempt, raw: Raw, *, has_code: bool) -> None:
+        number = int(raw["blockNumber"], 16)
+        watch.ask, watch.check, watch.seen_in = False, False, (number, attempt.hash)
+        if not self._deep(number):
+            return
+        fact = await self._judge(attempt, raw, watch.intent)
+        if isinstance(fact, Mined) and not has_code:
+            # The node that told of the code is behind the one that gave the receipt.
+            _log.warning("chain.no_code_yet", token=watch.intent.predicted)
+            watch.seen_in, watch.ask = None, True
+        else:
+            watch.settle(fact)
 
-    async def receipts(self, attempts: Sequence[Attempt]) -> list[dict[str, Any] | RpcError | None]:
-        """The receipts of some transactions, None where there is none. One batch."""
-        return await self._rpc.batch(
-            [("eth_getTransactionReceipt", [attempt.hash]) for attempt in attempts]
+    async def _judge(self, attempt: Attempt, raw: Raw, intent: Intent) -> Settled:
+        """What a receipt that is deep enough says."""
+        match attempt.kind:
+            case AttemptKind.CANCEL:
+                return Cancelled(attempt.hash)
+            case AttemptKind.FILL:
+                return NonceTaken(intent.nonce)
+            case AttemptKind.CALL if int(raw["status"], 16) == 0:
+                return Reverted(attempt.hash)
+            case AttemptKind.CALL:
+                return Mined(receipt_of(raw, await self.block_time(raw["blockHash"])))
+
+    async def _prove_taken(self, watch: Watch) -> bool:
+        """Whether the nonce is spent at confirmed depth by none of ours, on every node that answers
+        and on two at least where there are two. (The chain is looked at before anything is signed
+        anew, so that a token that is there is adopted.)"""
+        depth = "finalized"
+        if self._confirmations is not None:
+            depth = hex(max(self.head.number - self._confirmations + 1, 0))
+        requests: list[Request] = [("eth_getTransactionCount", [self._sender, depth])]
+        requests += [("eth_getTransactionReceipt", [attempt.hash]) for attempt in watch.attempts]
+        nodes = await self._pool.everywhere(requests)
+        if len(nodes) < min(2, self._pool.endpoint_count):
+            return False
+        return all(
+            isinstance(count, str)
+            and int(count, 16) > watch.intent.nonce
+            and all(receipt is None for receipt in receipts)
+            for count, *receipts in nodes
         )
 
-    async def judge(self, raw: dict[str, Any]) -> Mined | Reverted | int:
-        """A receipt as a fact, or its block number when it is not deep enough yet."""
+    async def ask(self, intent: Intent) -> Settled | int | None:
+        """What the chain says of an intent's transactions right now: a fact, the block of one that
+        is not deep enough yet, or None when no block holds any. Raises ChainUnavailableError."""
+        attempts = await self._attempts_of(intent)
+        found = await self._receipts.of([attempt.hash for attempt in attempts])
+        for attempt in attempts:
+            if (raw := found.get(attempt.hash)) is not None:
+                number = int(raw["blockNumber"], 16)
+                if not self._deep(number):
+                    await self.poll()  # an idle watcher's head is some seconds old
+                return await self._judge(attempt, raw, intent) if self._deep(number) else number
+        return None
+
+    async def confirmed(self, raw: Raw) -> Mined:
+        """Anybody's receipt as a fact. Raises ChainUnavailableError until it is deep enough."""
         number = int(raw["blockNumber"], 16)
-        if self.head.number < number + self._confirmations - 1:
-            return number
-        if int(raw["status"], 16) == 0:
-            return Reverted(raw["transactionHash"])
+        if not self._deep(number):
+            await self.poll()
+        if not self._deep(number):
+            raise ChainUnavailableError(
+                f"transaction {raw['transactionHash']} waits for its confirmations"
+            )
         return Mined(receipt_of(raw, await self.block_time(raw["blockHash"])))
 
-    async def block_time(self, block_hash: str) -> int:
-        """Seconds since 1970 of a block, remembered for recent ones."""
-        if block_hash not in self._times:
-            (block,) = await self._rpc.batch([("eth_getBlockByHash", [block_hash, False])])
-            if not isinstance(block, dict):
-                raise ChainUnavailableError(f"{self._rpc.host}: block {block_hash}: {block}")
-            self._times[block_hash] = int(block["timestamp"], 16)
-        seconds = self._times[block_hash]
-        while len(self._times) > 4 * CATCH_UP_BLOCKS:
-            del self._times[next(iter(self._times))]
-        return seconds
-
     async def rebroadcast(self, raws: Iterable[str]) -> None:
-        """Send stored bytes again; what the node says of them does not matter here."""
-        requests: list[Request] = [("eth_sendRawTransaction", [raw]) for raw in raws if raw]
-        if requests:
-            await self._rpc.batch(requests)
-
-    def _release_waiters(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-
-def _head(block: dict[str, Any]) -> Head:
-    base_fee = block.get("baseFeePerGas")
-    return Head(
-        number=int(block["number"], 16),
-        hash=block["hash"],
-        parent=block["parentHash"],
-        time=int(block["timestamp"], 16),
-        base_fee=None if base_fee is None else int(base_fee, 16),
-    )
+        """Send stored bytes again; what the nodes say of them does not matter here."""
+        if stored := [raw for raw in raws if raw]:
+            await self._pool.broadcast(stored)

@@ -25,6 +25,8 @@ class Intend(msgspec.Struct, frozen=True):
 
     step: Step
     call: Call
+    follow: Call | None = None
+    """The registration, with the next nonce, in the same write."""
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -85,6 +87,8 @@ class Fail(msgspec.Struct, frozen=True):
 
     error_class: ErrorClass
     reason: str
+    forget: tuple[Step, ...] = ()
+    """Steps whose intents go in the same write: a resume must not find them."""
 
 
 Query = ClaimModel | LookUp | Intend | Send | Ask | Watch

@@ -7,16 +7,20 @@ import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from eth_utils.address import is_checksum_address, to_checksum_address
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from saga.errors import ConfigError
+from saga.fees import GWEI, Limits, max_fee_default, tip_floor
+from saga.lane import Pace
 from saga.policy import Policy
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+MAX_CONFIRMATIONS = 1000
 _SUFFIXED = ("PROCESSING_QUEUE", "DLQ_NAME")
 
 
@@ -34,10 +38,38 @@ def check_redis_url(value: SecretStr) -> SecretStr:
     return value
 
 
-def check_http_url(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("http://", "https://")):
-        raise ValueError("must begin with http:// or https://")
+def split_urls(value: SecretStr) -> list[str]:
+    """The endpoints of a comma-separated list."""
+    return [url.strip() for url in value.get_secret_value().split(",")]
+
+
+def check_rpc_urls(value: SecretStr) -> SecretStr:
+    """Never quotes one: paths and users of such URLs are keys."""
+    urls = split_urls(value)
+    for position, url in enumerate(urls, 1):
+        which = "" if len(urls) == 1 else f"endpoint {position} of {len(urls)}: "
+        if not url.startswith(("http://", "https://", "ws://", "wss://")):
+            raise ValueError(f"{which}must begin with http://, https://, ws:// or wss://")
+        try:
+            parts = urlsplit(url)
+            named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:
+            named = False
+        if not named:
+            raise ValueError(f"{which}has no host, or no port that is a number")
+    if len(set(urls)) < len(urls):
+        raise ValueError("names the same endpoint twice")
     return value
+
+
+def check_confirmations(value: object) -> int | None:
+    """A number of blocks, or None for the chain's `finalized` block."""
+    if value == "finalized":
+        return None
+    text = str(value).strip()
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_CONFIRMATIONS:
+        raise ValueError(f"must be 1 to {MAX_CONFIRMATIONS}, or finalized")
+    return int(text)
 
 
 def check_private_key(value: SecretStr) -> SecretStr:
@@ -106,8 +138,11 @@ class StoreSettings(BaseSettings):
 class Settings(StoreSettings):
     """What `saga run` needs."""
 
-    WEB3_PROVIDER_URL: Annotated[SecretStr, AfterValidator(check_http_url)] = setting(
-        ..., "JSON-RPC endpoint of an EVM node", "http://localhost:8545"
+    WEB3_PROVIDER_URL: Annotated[SecretStr, AfterValidator(check_rpc_urls)] = setting(
+        ...,
+        "JSON-RPC endpoints of one chain, http(s) or ws(s), with commas between them: transactions "
+        "go to all, reads to the best",
+        "http://localhost:8545,wss://example.org/v3/<key>",
     )
     DEPLOYER_PRIVATE_KEY: Annotated[SecretStr, AfterValidator(check_private_key)] = setting(
         ..., "key that signs and pays, 64 hex digits", "0x<64 hex digits>"
@@ -136,14 +171,51 @@ class Settings(StoreSettings):
     CONTRACTS_FROM_BLOCK: int = setting(
         0, "block at which log look-ups begin: that of the contracts", "7200000", ge=0
     )
-    CONFIRMATIONS: int = setting(
-        1, "blocks, the transaction's own included, until it counts", "12", ge=1, le=1000
+    CONFIRMATIONS: Annotated[int | None, BeforeValidator(check_confirmations)] = setting(
+        1,
+        "blocks, the transaction's own included, until it counts; or `finalized`",
+        "12",
     )
     POLL_SECONDS: float = setting(
         2.0, "longest time between two looks at the head while something is in flight", "2", gt=0
     )
     MAX_IN_FLIGHT: int = setting(
         16, "unmined transactions of the key at once; geth keeps 16; 0: no limit", "16", ge=0
+    )
+    PIPELINE_REGISTRATION: bool = setting(
+        True,  # noqa: FBT003 - a default, no argument
+        "send the registration right behind its deployment: both in one block",
+        "true",
+    )
+    FEE_PERCENTILE: float = setting(
+        50.0, "of the tips in recent blocks (eth_feeHistory), the one to offer", "50", ge=0, le=100
+    )
+    MIN_PRIORITY_FEE_GWEI: float | None = setting(
+        None,
+        "least tip; default: 25 on Polygon and Amoy, 0.001 elsewhere",
+        "25",
+        ge=0,
+        allow_inf_nan=False,
+    )
+    MAX_FEE_GWEI: float | None = setting(
+        None,
+        "most per gas, base fee included: above it sagas are held, not failed; default: 1000 on "
+        "Polygon and Amoy, 100 elsewhere",
+        "100",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    MAX_DEPLOYMENT_COST_WEI: int = setting(
+        0,
+        "most for deploying and registering one model, held above it; 0: no limit",
+        "20000000000000000",
+        ge=0,
+    )
+    BUMP_AFTER_SECONDS: float = setting(
+        45.0, "a transaction that is out for so long, and", "45", gt=0
+    )
+    BUMP_AFTER_BLOCKS: int = setting(
+        3, "for so many blocks, is replaced by a better paid one on the same nonce", "3", ge=1
     )
     MIN_IMPROVEMENT_PERCENT: float = setting(
         0.0, "a model is deployed when its improvement is above this", "0.5"
@@ -172,6 +244,29 @@ class Settings(StoreSettings):
         30 * 86400.0, "seconds that finished sagas stay readable; 0: for ever", "2592000", ge=0
     )
     HTTP_PORT: int = setting(8080, "port of `/live`; 0: off", "8080", ge=0, le=65535)
+
+    @property
+    def rpc_urls(self) -> list[str]:
+        return split_urls(self.WEB3_PROVIDER_URL)
+
+    def limits(self, chain_id: int) -> Limits:
+        """What may be paid on a chain."""
+        most = self.MAX_FEE_GWEI
+        return Limits(
+            max_fee=max_fee_default(chain_id) if most is None else int(most * GWEI),
+            max_cost=self.MAX_DEPLOYMENT_COST_WEI,
+        )
+
+    def tip_floor(self, chain_id: int) -> int:
+        """Least tip on a chain, wei per gas."""
+        least = self.MIN_PRIORITY_FEE_GWEI
+        return tip_floor(chain_id, None if least is None else int(least * GWEI))
+
+    @property
+    def pace(self) -> Pace:
+        return Pace(
+            bump_after_seconds=self.BUMP_AFTER_SECONDS, bump_after_blocks=self.BUMP_AFTER_BLOCKS
+        )
 
     def policy(self, network: str) -> Policy:
         """The part that decisions depend on."""

@@ -26,13 +26,13 @@ from saga.actions import (
     Skip,
     Watch,
 )
-from saga.errors import ChainError, ChainUnavailableError, TamperedError
+from saga.errors import ChainError, ChainUnavailableError, HeldError, TamperedError
 from saga.facts import ClaimLost, Fact, Intended
 from saga.machine import Guard, OutcomeName, Table
 from saga.messages import InvalidMessage, parse
 from saga.model import ErrorClass, Intent, Saga, Step
 from saga.policy import Policy
-from saga.ports import Chain, Change, Journal
+from saga.ports import Chain, Change, IntentAnswer, Journal
 from saga.telemetry import Span, Telemetry
 
 
@@ -67,6 +67,8 @@ class Engine:
         self._lane = asyncio.Lock()
         self._next_nonce = 0
         """A guess: the lane in the store knows."""
+        self._full_at: int | None = None
+        """The block at which the lane was full: others need not ask before the next one."""
 
     async def run(self, saga: Saga) -> Saga | Postponed:
         """Bring a leased saga as far as it gets.
@@ -75,12 +77,15 @@ class Engine:
         StoreUnavailableError when Redis is away: in both cases nothing more is to be done here,
         the saga is taken up from `due`.
         """
-        while not saga.state.terminal:
-            with self._telemetry.attempt(saga) as span:
-                result = await self._step(saga, span)
-            if isinstance(result, Postponed):
-                return result
-            saga = result
+        try:
+            while not saga.state.terminal:
+                with self._telemetry.attempt(saga) as span:
+                    result = await self._step(saga, span)
+                if isinstance(result, Postponed):
+                    return result
+                saga = result
+        finally:
+            self._chain.release(saga)
         self._telemetry.ended(saga)
         return saga
 
@@ -101,7 +106,8 @@ class Engine:
                 else:
                     saga, fact = await self._perform(saga, action)
         except ChainUnavailableError as error:
-            return await self._hold(saga, str(error), span)
+            hold = error.hold if isinstance(error, HeldError) else "node"
+            return await self._hold(saga, str(error), span, hold)
         except ChainError as error:
             return await self._retry(saga, str(error), span)
         except InvalidMessage as error:
@@ -134,7 +140,7 @@ class Engine:
         )
 
     async def _intend(self, saga: Saga, action: Intend) -> tuple[Saga, Fact]:
-        """Sign with the nonce that the lane gives, and store nonce and bytes in one write.
+        """Sign with the nonces that the lane gives, and store nonces and bytes in one write.
 
         The lane is asked with a guess; a wrong guess costs one more signature, never a nonce.
         """
@@ -142,21 +148,42 @@ class Engine:
         known: int | None = None
         while True:
             async with self._lane:
-                intent = await chain.sign(action.step, action.call, self._next_nonce)
-                answer = await self._journal.intend(
-                    saga, intent, spent=chain.spent_nonces, known=known
-                )
-                if answer.saga is not None:
-                    self._next_nonce = intent.nonce + 1
-                    return answer.saga, Intended()
-                if answer.next_nonce is not None:
-                    self._next_nonce = answer.next_nonce
-            if answer.claim_holder is not None:
-                return saga, ClaimLost(answer.claim_holder)
-            if answer.nonce_unknown:
-                known = await chain.known_nonces()
-            elif answer.lane_full:
+                full = self._full_at is not None and self._full_at == chain.head_number
+                answer = None if full else await self._ask_lane(saga, action, known)
+                if answer is not None and answer.lane_full:
+                    self._full_at = chain.head_number
+            if answer is None or answer.lane_full:
                 await chain.next_block()
+                action = await self._priced(action)
+            elif answer.saga is not None:
+                return answer.saga, Intended()
+            elif answer.claim_holder is not None:
+                return saga, ClaimLost(answer.claim_holder)
+            elif answer.nonce_unknown:
+                known = await chain.known_nonces()
+
+    async def _ask_lane(self, saga: Saga, action: Intend, known: int | None) -> IntentAnswer:
+        chain, nonce = self._chain, self._next_nonce
+        intents = [await chain.sign(action.step, action.call, nonce)]
+        if action.follow is not None:
+            intents.append(await chain.sign(Step.REGISTER, action.follow, nonce + 1))
+        answer = await self._journal.intend(
+            saga, intents, cost_gas=action.call.cost_gas, spent=chain.spent_nonces, known=known
+        )
+        if answer.saga is not None:
+            self._next_nonce = nonce + len(intents)
+        elif answer.next_nonce is not None:
+            self._next_nonce = answer.next_nonce
+        return answer
+
+    async def _priced(self, action: Intend) -> Intend:
+        """Blocks have gone by since the call was priced."""
+        follow = action.follow
+        return Intend(
+            action.step,
+            await self._chain.priced(action.call),
+            None if follow is None else await self._chain.priced(follow),
+        )
 
     async def _move(self, saga: Saga, action: Outcome, span: Span) -> Saga:
         """Take the edge that the table has for the outcome, and write all of it at once."""
@@ -166,10 +193,10 @@ class Engine:
         span.outcome(saga, moved, action)
         return moved
 
-    async def _hold(self, saga: Saga, reason: str, span: Span) -> Postponed:
+    async def _hold(self, saga: Saga, reason: str, span: Span, hold: str) -> Postponed:
         """Nobody's fault here: wait without using up a retry."""
         seconds = retry.delay(self._policy, max(saga.attempts, 2), self._rng.random())
-        span.retry(saga, reason, hold=True)
+        span.retry(saga, reason, hold=hold)
         await self._journal.postpone(
             saga, seconds=seconds, attempts=saga.attempts, error=f"held: {reason}"
         )
@@ -184,7 +211,7 @@ class Engine:
         if attempts > self._policy.max_retries:
             return await self._exhausted(saga, reason, span)
         seconds = retry.delay(self._policy, saga.attempts, self._rng.random())
-        span.retry(saga, reason, hold=False)
+        span.retry(saga, reason)
         await self._journal.postpone(saga, seconds=seconds, attempts=attempts, error=reason)
         return Postponed(seconds)
 
@@ -226,8 +253,14 @@ def _change(saga: Saga, action: Outcome) -> Change:
         case Skip(error_class, reason):
             after = msgspec.structs.replace(saga, error=reason, error_class=error_class.value)
             return Change(saga=after, note=reason, ack=True)
-        case Fail(error_class, reason):
-            after = msgspec.structs.replace(saga, error=reason, error_class=error_class.value)
+        case Fail(error_class, reason, forget):
+            after = msgspec.structs.replace(
+                saga,
+                error=reason,
+                error_class=error_class.value,
+                deploy=None if Step.DEPLOY in forget else saga.deploy,
+                register=None if Step.REGISTER in forget else saga.register,
+            )
             return Change(saga=after, note=reason, ack=True, dead_letter=True)
 
 

@@ -26,13 +26,15 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     legacy: bool = False
     """A type-0 transaction, for a chain without base fee; else EIP-1559."""
     cost_gas: int = 0
-    """Gas that the model's transactions are expected to burn together: what its cost is judged by."""
+    """Gas that the model's transactions are expected to burn together: its cost."""
 
 
 class Absent(msgspec.Struct, frozen=True):
     """The chain holds nothing for this step yet; `call` would make it."""
 
     call: Call
+    follow: Call | None = None
+    """The registration, to be sent right behind the deployment."""
 
 
 class TokenExists(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +100,12 @@ class NonceTaken(msgspec.Struct, frozen=True):
     nonce: int
 
 
+class Cancelled(msgspec.Struct, frozen=True):
+    """An operator's self-send has spent the nonce in the place of the call."""
+
+    tx_hash: str
+
+
 class Refused(msgspec.Struct, frozen=True):
     """The chain would revert the call, or no node will ever take these bytes."""
 
@@ -117,5 +125,6 @@ Fact = (
     | Mined
     | Reverted
     | NonceTaken
+    | Cancelled
     | Refused
 )

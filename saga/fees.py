@@ -1,6 +1,29 @@
-"""What to pay: offers, bumps and the caps that hold them. Pure arithmetic, amounts in wei per gas."""
+"""What to pay: offers, bumps and the caps that hold them. Pure arithmetic, wei per gas."""
+
+from collections.abc import Mapping
 
 import msgspec
+
+GWEI = 10**9
+
+NETWORK_TIP_FLOOR: Mapping[int, int] = {137: 25 * GWEI, 80002: 25 * GWEI}
+"""Chain id → wei. Polygon and its Amoy test network: bor takes nothing below a tip of 25 gwei
+("transaction gas price below minimum"; hummingbot/gateway #521)."""
+TIP_FLOOR = 1_000_000
+"""geth's default `miner.gasprice`, 0.001 gwei: its miners leave out what tips less."""
+
+NETWORK_MAX_FEE: Mapping[int, int] = {137: 1_000 * GWEI, 80002: 1_000 * GWEI}
+"""Chain id → wei. Polygon is paid in a token worth far less than ether, in more gwei."""
+MAX_FEE = 100 * GWEI
+"""Where op-service's transaction manager begins to limit its own fees (`fee-limit-threshold`)."""
+
+BASE_FEE_FACTOR = 2
+"""What is offered stays above the base fee for six blocks, be they all full: a full block raises it
+by 12.5 % (EIP-1559), and 1.125 ^ 5 < 2. geth's own `bind` doubles it as well."""
+BUMP_DIVISOR = 8
+"""A replacement raises both fields by an eighth, 12.5 %, rounded up. geth (`txpool.pricebump`),
+erigon, bor and Hardhat refuse one that raises either by less than 10 %; the margin keeps their
+rounding out of it."""
 
 
 class Market(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,3 +59,85 @@ class Held(msgspec.Struct, frozen=True):
     """`max_fee` or `max_cost`."""
     reason: str
     """With the numbers in gwei and the setting's name."""
+
+
+def tip_floor(chain_id: int, override: int | None) -> int:
+    """Least tip, wei per gas: the operator's, else the network's, else geth's."""
+    return NETWORK_TIP_FLOOR.get(chain_id, TIP_FLOOR) if override is None else override
+
+
+def max_fee_default(chain_id: int) -> int:
+    """Most per gas, wei, where the operator says nothing."""
+    return NETWORK_MAX_FEE.get(chain_id, MAX_FEE)
+
+
+def ceiling(limits: Limits, cost_gas: int) -> int:
+    """Most per gas for a transaction of a model whose transactions together burn `cost_gas`."""
+    if limits.max_cost and cost_gas:
+        return min(limits.max_fee, limits.max_cost // cost_gas)
+    return limits.max_fee
+
+
+def offer(market: Market, limits: Limits, cost_gas: int) -> Fees | Held:
+    """What a new transaction offers, or why it has to wait."""
+    top = ceiling(limits, cost_gas)
+    least = (market.base_fee or 0) + market.tip
+    if least > top:
+        return _held(_asked(market), least, limits, cost_gas)
+    if market.base_fee is None:
+        return Fees(max_fee=market.tip, max_priority_fee=market.tip, legacy=True)
+    return Fees(
+        max_fee=min(BASE_FEE_FACTOR * market.base_fee + market.tip, top),
+        max_priority_fee=market.tip,
+    )
+
+
+def bump(last: Fees, market: Market, limits: Limits, cost_gas: int) -> Fees | Held:
+    """What a replacement of `last` offers, or why there is none.
+
+    A pool takes a replacement only when both fields rise enough. Each goes to the market's level
+    where that is higher still; where the market is above the ceiling, the fee goes to the ceiling.
+    A legacy transaction stays one.
+    """
+    top = ceiling(limits, cost_gas)
+    fee, tip = _raised(last.max_fee), _raised(last.max_priority_fee)
+    if fee > top:
+        what = f"a replacement of {gwei(last.max_fee)} gwei costs {gwei(fee)} gwei, which"
+        return _held(what, fee, limits, cost_gas)
+    wanted = offer(market, limits, cost_gas)
+    if isinstance(wanted, Held):
+        wanted = Fees(max_fee=top, max_priority_fee=min(market.tip, top))
+    fee, tip = max(fee, wanted.max_fee), max(tip, wanted.max_priority_fee)
+    return Fees(max_fee=fee, max_priority_fee=fee if last.legacy else tip, legacy=last.legacy)
+
+
+def sufficient(fees: Fees, market: Market) -> bool:
+    """Whether the next block can take it at all. Without base fee there is no such bound."""
+    return market.base_fee is None or fees.max_fee >= market.base_fee
+
+
+def gwei(wei: int) -> str:
+    """Exact, without trailing zeros: 1500000000 → "1.5"."""
+    whole, rest = divmod(wei, GWEI)
+    return f"{whole}.{rest:09}".rstrip("0").rstrip(".")
+
+
+def _raised(amount: int) -> int:
+    """At least one wei more, since geth wants both fields strictly higher."""
+    return amount + max(-(-amount // BUMP_DIVISOR), 1)
+
+
+def _asked(market: Market) -> str:
+    if market.base_fee is None:
+        return f"gas price {gwei(market.tip)} gwei"
+    return f"base fee {gwei(market.base_fee)} + tip {gwei(market.tip)} gwei"
+
+
+def _held(what: str, per_gas: int, limits: Limits, cost_gas: int) -> Held:
+    if per_gas > limits.max_fee:
+        return Held("max_fee", f"{what} is above MAX_FEE_GWEI {gwei(limits.max_fee)}")
+    return Held(
+        "max_cost",
+        f"{what} makes the model cost {per_gas * cost_gas} wei with {cost_gas} gas, above "
+        f"MAX_DEPLOYMENT_COST_WEI {limits.max_cost}",
+    )

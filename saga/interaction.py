@@ -1,6 +1,7 @@
 """When to ask, send, watch, give up a transaction: the one pure rule of both chain steps.
 
     no intent ─▶ LookUp ─▶ exists: adopt │ absent: Intend ─▶ Send ─▶ Watch ─▶ mined
+                                           (with the registration right behind the deployment)
     intent, after a crash ─▶ Ask for its receipts ─▶ unmined: Send the same bytes ─▶ Watch
     reverted, or nonce spent by another ─▶ Abandon ─▶ LookUp
 
@@ -11,6 +12,7 @@ A fact about a transaction is worth nothing without a stored intent: then the ch
 from saga.actions import Abandon, Action, Ask, Fail, Intend, LookUp, Retry, Send, Watch
 from saga.facts import (
     Absent,
+    Cancelled,
     ClaimLost,
     EntryExists,
     Fact,
@@ -30,7 +32,7 @@ from saga.model import ErrorClass, Saga, Step
 Settled = Mined | TokenExists | EntryExists | RegistryConflict | ClaimLost
 """The facts that each state judges itself."""
 
-OfIntent = Intended | Sent | Unmined | TimedOut | Mined | Reverted | NonceTaken
+OfIntent = Intended | Sent | Unmined | TimedOut | Mined | Reverted | NonceTaken | Cancelled
 """The facts that only a stored intent can give rise to."""
 
 
@@ -44,8 +46,9 @@ def pursue(saga: Saga, step: Step, fact: Fact | None) -> Action | Settled:
             return fact
         case Refused(reason):
             return Fail(ErrorClass.REVERTED, reason)
-        case Absent(call) if intent is None:
-            return Intend(step, call)
+        case Absent(call, follow) if intent is None:
+            # A registration may be out already, of a deployment that came to nothing.
+            return Intend(step, call, follow if saga.register is None else None)
         case None | Absent():
             return LookUp(step) if intent is None else Ask(step)
         case Intended() | Unmined():
@@ -55,7 +58,22 @@ def pursue(saga: Saga, step: Step, fact: Fact | None) -> Action | Settled:
         case TimedOut(seconds):
             return Retry(f"no receipt within {seconds:g} s; the same bytes are sent again")
         case Reverted(tx_hash):
-            return Abandon(step, f"transaction {tx_hash} reverted", counts=True)
+            return _reverted(saga, step, tx_hash)
+        case Cancelled(tx_hash):
+            reason = f"cancelled by an operator's transaction {tx_hash}"
+            forget = (Step.DEPLOY, Step.REGISTER) if step is Step.DEPLOY else (step,)
+            return Fail(ErrorClass.CANCELLED, reason, forget=forget)
         case NonceTaken(nonce):
             reason = f"nonce {nonce} was spent by a transaction that is not this saga's"
             return Abandon(step, reason, counts=False)
+
+
+def _reverted(saga: Saga, step: Step, tx_hash: str) -> Abandon:
+    """A registration that went out behind a deployment which failed had to revert: the token came
+    by a later transaction, or by another's. That is no failed try."""
+    if step is Step.REGISTER and saga.register is not None:
+        deploy = saga.deploy
+        if deploy is None or deploy.nonce > saga.register.nonce:
+            reason = f"transaction {tx_hash} reverted: the token was not there yet"
+            return Abandon(step, reason, counts=False)
+    return Abandon(step, f"transaction {tx_hash} reverted", counts=True)

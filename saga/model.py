@@ -176,7 +176,7 @@ class Saga(msgspec.Struct, frozen=True, kw_only=True):
         return None if result is None else result.receipt
 
 
-HistoryKind = Literal["admitted", "moved", "intent", "retry", "taken", "resumed"]
+HistoryKind = Literal["admitted", "moved", "intent", "attempt", "retry", "taken", "resumed"]
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

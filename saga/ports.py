@@ -8,6 +8,7 @@ import msgspec
 from saga.facts import (
     Absent,
     Call,
+    Cancelled,
     EntryExists,
     Mined,
     NonceTaken,
@@ -23,8 +24,8 @@ from saga.messages import Identity, ModelReadyToDeployMessage
 from saga.model import Attempt, Intent, Saga, State, Step
 
 Found = Absent | TokenExists | EntryExists | RegistryConflict | Refused
-Asked = Mined | Reverted | Sent | Unmined
-Watched = Mined | Reverted | NonceTaken | TimedOut
+Asked = Mined | Reverted | NonceTaken | Cancelled | Sent | Unmined
+Watched = Mined | Reverted | NonceTaken | Cancelled | TimedOut
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -70,7 +71,13 @@ class Journal(Protocol):
     async def claim_model(self, saga: Saga, model_id: str, content: str) -> Saga: ...
 
     async def intend(
-        self, saga: Saga, intent: Intent, *, spent: int, known: int | None
+        self,
+        saga: Saga,
+        intents: Sequence[Intent],
+        *,
+        cost_gas: int,
+        spent: int,
+        known: int | None,
     ) -> IntentAnswer: ...
 
     async def abandon(self, saga: Saga, step: Step, *, attempts: int, note: str) -> Saga: ...
@@ -113,8 +120,18 @@ class Chain(Protocol):
     def spent_nonces(self) -> int:
         """How many transactions of the signer the chain holds, as last seen."""
 
+    @property
+    def head_number(self) -> int:
+        """Of the newest block, as last seen."""
+
     async def known_nonces(self) -> int:
-        """The same with those that the node has in its pool."""
+        """The same when the pool holds nothing that the store does not know.
+
+        Raises HeldError while it does: what is out there must be mined first.
+        """
+
+    async def priced(self, call: Call) -> Call:
+        """The call at the fees of this moment. Raises HeldError above the operator's limits."""
 
     async def look_up(
         self, saga: Saga, step: Step, message: ModelReadyToDeployMessage
@@ -123,13 +140,18 @@ class Chain(Protocol):
     async def sign(self, step: Step, call: Call, nonce: int) -> Intent:
         """Sign `call` with `nonce`: an intent with its first attempt. Nothing is sent."""
 
-    async def send(self, saga: Saga, step: Step) -> Sent | Refused: ...
+    async def send(self, saga: Saga, step: Step) -> Sent | Refused:
+        """Give the stored bytes to the nodes; a deployment's with those of its registration."""
 
     async def ask(self, intent: Intent) -> Asked: ...
 
     async def watch(self, intent: Intent, seconds: float) -> Watched: ...
 
-    async def next_block(self) -> None: ...
+    async def next_block(self) -> None:
+        """Return when a block has come in. Raises HeldError when none does for a while."""
+
+    def release(self, saga: Saga) -> None:
+        """Nobody here waits for the saga's transactions any more."""
 
 
 __all__ = ["Asked", "Attempt", "Chain", "Change", "Found", "Journal", "Queue", "Watched"]

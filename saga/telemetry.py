@@ -14,8 +14,8 @@ class Span(Protocol):
     def outcome(self, before: Saga, after: Saga, action: Outcome) -> None:
         """The attempt moved the saga."""
 
-    def retry(self, saga: Saga, reason: str, *, hold: bool) -> None:
-        """The attempt ended without a move; a hold is no error."""
+    def retry(self, saga: Saga, reason: str, *, hold: str | None = None) -> None:
+        """The attempt ended without a move; a hold is no error. `hold`: what holds it."""
 
 
 class Telemetry(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapters.embedded import EmbeddedAnvil, EmbeddedValkey
+from adapters.embedded import EmbeddedAnvil, EmbeddedHardhat, EmbeddedValkey
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +18,13 @@ def anvil() -> Iterator[EmbeddedAnvil]:
 def anvil_blocks() -> Iterator[EmbeddedAnvil]:
     """An EVM node with a block each second."""
     with EmbeddedAnvil(block_seconds=1) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def hardhat() -> Iterator[EmbeddedHardhat]:
+    """A Hardhat node that mines each transaction at once."""
+    with EmbeddedHardhat() as node:
         yield node
 
 

@@ -1,6 +1,6 @@
 -- The one door for a saga's writes: a move along an edge, or a write within a state.
 -- KEYS: saga, history, due, index of the state left, index of the state entered,
---       processing list, outbound list, dead-letter list
+--       processing list, outbound list, dead-letter list, then records of nonces that are done with
 -- ARGV: saga id, owner, fence, version, state left, state entered, due mode, milliseconds,
 --       history entry, event ('' for none), acknowledge ('1' or ''), dead letter ('' for none),
 --       number of fields removed, their names, then pairs of fields set
@@ -21,6 +21,8 @@ redis.call('HSET', saga, 'state', ARGV[6])
 local removed = tonumber(ARGV[13])
 for i = 14, 13 + removed do redis.call('HDEL', saga, ARGV[i]) end
 for i = 14 + removed, #ARGV, 2 do redis.call('HSET', saga, ARGV[i], ARGV[i + 1]) end
+
+for i = 9, #KEYS do redis.call('DEL', KEYS[i]) end
 
 if ARGV[10] ~= '' then redis.call('LPUSH', outbound, ARGV[10]) end
 if ARGV[12] ~= '' then redis.call('LPUSH', dead, ARGV[12]) end

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from saga.cli.render import print_json
-from saga.config import check_http_url, check_private_key, load, setting
+from saga.config import check_private_key, check_rpc_urls, load, setting, split_urls
 from saga.errors import ChainUnavailableError, UsageError
 
 REAL_MONEY = (1, 137)
@@ -18,7 +18,7 @@ class ChainSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
-    WEB3_PROVIDER_URL: Annotated[SecretStr, AfterValidator(check_http_url)] = setting(
+    WEB3_PROVIDER_URL: Annotated[SecretStr, AfterValidator(check_rpc_urls)] = setting(
         ..., "JSON-RPC endpoint of an EVM node", "http://localhost:8545"
     )
     DEPLOYER_PRIVATE_KEY: Annotated[SecretStr, AfterValidator(check_private_key)] = setting(
@@ -29,8 +29,11 @@ class ChainSettings(BaseSettings):
 def deploy_contracts(*, i_know: bool, as_json: bool) -> None:
     """Raises UsageError on a chain with real money, ChainUnavailableError without a node."""
     settings = load(ChainSettings)
+    urls = [url for url in split_urls(settings.WEB3_PROVIDER_URL) if url.startswith("http")]
+    if not urls:
+        raise UsageError("WEB3_PROVIDER_URL: `contracts deploy` needs an http or https endpoint")
     addresses = deploy(
-        settings.WEB3_PROVIDER_URL.get_secret_value(),
+        urls[0],
         settings.DEPLOYER_PRIVATE_KEY.get_secret_value(),
         i_know=i_know,
     )

@@ -37,11 +37,20 @@ def cli(arguments: list[str]) -> None:
 
 
 @app.command()
-def run() -> None:
+def run(
+    *,
+    adopt_pending: Annotated[
+        bool,
+        typer.Option(
+            "--adopt-pending",
+            help="Begin behind transactions of the key that Redis does not know.",
+        ),
+    ] = False,
+) -> None:
     """Run the orchestrator until SIGTERM; then finish or release what is in hand."""
     from saga.cli.run import run_orchestrator  # noqa: PLC0415 - commands load what they need
 
-    run_orchestrator()
+    run_orchestrator(adopt_pending=adopt_pending)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 from rich.table import Table
 
+from adapters.metrics import Metrics
 from adapters.redis_views import RedisViews
 from saga.cli.render import console, print_json, safe, styled
 from saga.config import Settings, StoreSettings, load
@@ -85,7 +86,10 @@ async def _dry(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
 
     settings = load(Settings)
     lines, guard = [], Guard(TABLE)
-    async with open_chain(settings) as parts, open_store(settings) as (views, _):
+    async with (
+        open_store(settings) as (views, _),
+        open_chain(settings, views.client, metrics=Metrics()) as parts,
+    ):
         await parts.watcher.poll()
         policy = settings.policy(parts.network)
         async for saga in _chosen(views, ids, states):

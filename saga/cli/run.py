@@ -10,7 +10,7 @@ from saga.config import Settings, load
 RECURSION_LIMIT = 1000
 
 
-def run_orchestrator() -> None:
+def run_orchestrator(*, adopt_pending: bool) -> None:
     """Raises ConfigError before anything is taken."""
     settings = load(Settings)
     # eth_account's dependencies raise the limit to 100,000, where a hostile reply that nests deep
@@ -20,6 +20,6 @@ def run_orchestrator() -> None:
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:
-        asyncio.run(run(settings))
+        asyncio.run(run(settings, adopt_pending=adopt_pending))
     else:
-        uvloop.run(run(settings))
+        uvloop.run(run(settings, adopt_pending=adopt_pending))

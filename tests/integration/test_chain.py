@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from adapters import watcher
+from adapters import heads, watches
 from adapters.contracts import MODEL_OF, REGISTER_MODEL, ZERO_ADDRESS
 from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil
 from adapters.rpc import RpcClient
@@ -41,8 +41,6 @@ from tests.support.chain import (
 from tests.support.proxy import Exchange, open_proxy
 
 MODEL = "model_1"
-EVERY_POLL = -1.0
-"""As RECHECK_SECONDS: whatever is out is looked after at each poll."""
 
 
 @pytest.fixture(scope="module")
@@ -323,25 +321,28 @@ async def test_error_is_no_absence(node: Node) -> None:
         method = "eth_getTransactionReceipt"
         error = faults.rpc_error(method, -32000, "transaction indexing is in progress")
         proxy.always(method, error)
-        for _ in range(2 * watcher.NONCE_TAKEN_OBSERVATIONS):
+        for _ in range(2 * watches.NONCE_TAKEN_OBSERVATIONS):
             await side.watcher.poll()
         assert not settled.done()
-        with pytest.raises(ChainUnavailableError, match="indexing is in progress"):
-            await side.chain.ask(saga.deploy)
+        async with chain_side(node, url=proxy.url, watching=False) as restarted:
+            with pytest.raises(ChainUnavailableError, match="an error instead of an answer"):
+                await restarted.chain.ask(saga.deploy)
         proxy.heal()
         await side.watcher.poll()
         assert isinstance(settled.result(), Mined)
 
 
 async def test_ask(node: Node, strategy: StrategyName) -> None:
-    """After a crash one question tells: nothing sent, still in the pool, or mined."""
+    """One question tells: nothing sent, on its way by this process, or, after a crash, mined."""
     node.hold_blocks()
     async with chain_side(node, strategy) as side:
         saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
         assert saga.deploy is not None
         assert await side.chain.ask(saga.deploy) == Unmined()
         await side.chain.send(saga, Step.DEPLOY)
-        assert await side.chain.ask(saga.deploy) == Unmined()
+        assert await side.chain.ask(saga.deploy) == Sent()
+    async with chain_side(node, strategy) as restarted:
+        assert await restarted.chain.ask(saga.deploy) == Unmined()
     node.mine()
     async with chain_side(node, strategy) as restarted:
         fact = await restarted.chain.ask(saga.deploy)
@@ -353,12 +354,12 @@ async def test_watch_after_the_fact(node: Node, strategy: StrategyName) -> None:
     """What was mined while nobody watched is found by the first poll, however long ago."""
     async with chain_side(node, strategy) as side:
         saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
-    node.mine(watcher.CATCH_UP_BLOCKS + 1)
+    node.mine(heads.CATCH_UP_BLOCKS + 1)
     async with chain_side(node, strategy) as restarted:
         assert isinstance(await restarted.settle(saga, Step.DEPLOY), Mined)
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 5, watcher.CATCH_UP_BLOCKS + 2])
+@pytest.mark.parametrize("blocks", [1, 2, 5, heads.CATCH_UP_BLOCKS + 2])
 async def test_blocks_between_polls(node: Node, blocks: int) -> None:
     """A transaction is seen at the next poll, in whichever of the blocks since it was mined."""
     node.hold_blocks()
@@ -405,45 +406,6 @@ async def test_time_is_up_without_a_node(node: Node) -> None:
         proxy.always("eth_getBlockByNumber", faults.lost_request)
         with pytest.raises(ChainUnavailableError, match="has not answered for"):
             await side.chain.watch(saga.deploy, 0.2)
-
-
-async def test_dropped(node: Node, strategy: StrategyName, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a node forgot is given to it again, the same bytes."""
-    monkeypatch.setattr(watcher, "RECHECK_SECONDS", EVERY_POLL)
-    node.hold_blocks()
-    async with chain_side(node, strategy, watching=False) as side:
-        saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
-        assert saga.deploy is not None
-        assert node.request("anvil_dropTransaction", stored_hash(saga)) is not None
-        assert in_pool(node) == 0
-        settled = side.watcher.expect(saga.deploy, sent=False)
-        await side.watcher.poll()
-        assert in_pool(node) == 1
-        node.mine()
-        await side.watcher.poll()
-        fact = settled.result()
-    assert isinstance(fact, Mined)
-    assert fact.receipt.tx_hash == stored_hash(saga)
-
-
-async def test_base_fee_above_the_price(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes below the base fee are no failure: they are sent again until it has fallen."""
-    monkeypatch.setattr(watcher, "RECHECK_SECONDS", EVERY_POLL)
-    node.hold_blocks()
-    async with chain_side(node, watching=False) as side:
-        saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
-        assert saga.deploy is not None
-        price = saga.deploy.attempts[0].max_fee
-        node.request("anvil_setNextBlockBaseFeePerGas", hex(10 * price))
-        assert await side.chain.send(saga, Step.DEPLOY) == Sent()
-        settled = side.watcher.expect(saga.deploy, sent=False)
-        await side.watcher.poll()
-        assert in_pool(node) == 0
-        node.request("anvil_setNextBlockBaseFeePerGas", hex(price // 2))
-        await side.watcher.poll()
-        node.mine()
-        await side.watcher.poll()
-        assert isinstance(settled.result(), Mined)
 
 
 # --- Depth and reorganisations.
@@ -592,42 +554,33 @@ async def test_bytes_that_no_node_takes(node: Node) -> None:
 
 
 async def test_lost_reply(node: Node, strategy: StrategyName) -> None:
-    """A broadcast whose reply is lost counts as sent, goes out once, and makes one token."""
+    """A broadcast whose reply is lost is repeated with the same bytes, and makes one token."""
     before = node.nonce()
     async with open_proxy(node.url) as proxy, chain_side(node, strategy, url=proxy.url) as side:
         saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
         proxy.once("eth_sendRawTransaction", faults.lost_reply)
         assert await side.chain.send(saga, Step.DEPLOY) == Sent()
-        assert proxy.received.count("eth_sendRawTransaction") == 1
+        assert proxy.received.count("eth_sendRawTransaction") == 2
         assert isinstance(await side.settle(saga, Step.DEPLOY), Mined)
     assert len(node.tokens()) == 1
     assert node.nonce() == before + 1
 
 
-async def test_lost_broadcast(
-    node: Node, strategy: StrategyName, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A broadcast that never reached the node counts as sent; the watcher sends it again."""
-    monkeypatch.setattr(watcher, "RECHECK_SECONDS", EVERY_POLL)
-    node.hold_blocks()
-    async with (
-        open_proxy(node.url) as proxy,
-        chain_side(node, strategy, url=proxy.url, watching=False) as side,
-    ):
+async def test_lost_broadcast(node: Node, strategy: StrategyName) -> None:
+    """A broadcast that never reached the node is repeated, and counts as sent when none does."""
+    async with open_proxy(node.url) as proxy, chain_side(node, strategy, url=proxy.url) as side:
         saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
-        assert saga.deploy is not None
-        proxy.once("eth_sendRawTransaction", faults.lost_request)
+        proxy.always("eth_sendRawTransaction", faults.lost_request)
         assert await side.chain.send(saga, Step.DEPLOY) == Sent()
         assert in_pool(node) == 0
-        settled = side.watcher.expect(saga.deploy, sent=False)
-        await side.watcher.poll()
-        node.mine()
-        await side.watcher.poll()
-        assert isinstance(settled.result(), Mined)
+        proxy.heal()
+        proxy.once("eth_sendRawTransaction", faults.lost_request)
+        assert await side.chain.send(saga, Step.DEPLOY) == Sent()
+        assert isinstance(await side.settle(saga, Step.DEPLOY), Mined)
     assert len(node.tokens()) == 1
 
 
-ASKED = ["eth_call", "eth_estimateGas", "eth_maxPriorityFeePerGas"]
+ASKED = ["eth_call", "eth_estimateGas", "eth_feeHistory"]
 ASKED_OF_HISTORY = [
     "eth_call", "eth_blockNumber", "eth_getLogs", "eth_getTransactionReceipt",
     "eth_getTransactionByHash",

@@ -185,6 +185,28 @@ async def test_batch_answered_with_one_object(proxy: Proxy, rpc: RpcClient) -> N
         await rpc.batch([("eth_chainId", [])])
 
 
+async def test_meter(proxy: Proxy) -> None:
+    """Each request counts once, by what became of it: also one that its caller gave up."""
+    counted: list[tuple[str, str]] = []
+    rpc = RpcClient(proxy.url, meter=lambda *what: counted.append(what))
+    try:
+        await rpc.batch([("eth_chainId", []), ("eth_nope", [])])
+        proxy.once("eth_gasPrice", html(502))
+        with pytest.raises(ChainUnavailableError):
+            await rpc.call("eth_gasPrice")
+        proxy.always("eth_call", faults.silence)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(rpc.call("eth_call"), SHORT_SECONDS)
+    finally:
+        await rpc.close()
+    assert counted == [
+        ("eth_chainId", "ok"),
+        ("eth_nope", "error"),
+        ("eth_gasPrice", "unavailable"),
+        ("eth_call", "unavailable"),
+    ]
+
+
 async def test_empty_batch(proxy: Proxy, rpc: RpcClient) -> None:
     """No request, no round trip."""
     assert await rpc.batch([]) == []

@@ -1,7 +1,7 @@
 """An EVM node that holds our contracts, and the service's chain side on it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -14,14 +14,18 @@ from adapters.chain import EvmChain
 from adapters.chain_history import ChainHistory
 from adapters.contracts import CONTROLLER_UPDATED, GET_TOKEN, NAME, SYMBOL, Function
 from adapters.embedded import DEV_ACCOUNT, DEV_MNEMONIC_KEY
-from adapters.rpc import RpcClient
+from adapters.fee_oracle import FeeOracle
+from adapters.gas import GasBook
+from adapters.lookup import Lookup
+from adapters.rpc_pool import RpcPool
 from adapters.signer import LocalSigner
 from adapters.strategies import Create2Strategy, ManagerStrategy, Strategy
-from adapters.watcher import BlockWatcher
+from adapters.watcher import AttemptsOf, BlockWatcher
 from saga.cli.contracts import deploy
 from saga.facts import Absent, Mined
+from saga.fees import Limits
 from saga.messages import ModelReadyToDeployMessage, parse
-from saga.model import Deployment, Intent, Lease, Saga, State, Step
+from saga.model import Attempt, Deployment, Intent, Lease, Saga, State, Step
 from saga.ports import Watched
 from tests.support.fleet import message
 
@@ -35,6 +39,8 @@ STRANGER = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 CONTROLLER = Function("controller()", "address")
 WATCH_SECONDS = 20.0
 POLL_SECONDS = 0.02
+LIMITS = Limits(max_fee=10**15)
+"""A million gwei: what anvil asks for is never above it."""
 
 
 class Node:
@@ -125,6 +131,7 @@ class ChainSide(NamedTuple):
     history: ChainHistory
     signer: LocalSigner
     strategy: Strategy
+    rpc: RpcPool
 
     async def intend(self, saga: Saga, step: Step) -> Saga:
         """Look up, find nothing, sign with the account's next nonce: the saga with its intent."""
@@ -138,6 +145,15 @@ class ChainSide(NamedTuple):
         saga = await self.intend(saga, step)
         await self.chain.send(saga, step)
         return saga
+
+    async def pair(self, saga: Saga) -> Saga:
+        """Look up and sign a deployment with its registration behind it: the saga with both."""
+        found = await self.chain.look_up(saga, Step.DEPLOY, content_of(saga))
+        assert isinstance(found, Absent), found
+        assert found.follow is not None
+        nonce = await self.chain.known_nonces()
+        saga = with_intent(saga, await self.chain.sign(Step.DEPLOY, found.call, nonce))
+        return with_intent(saga, await self.chain.sign(Step.REGISTER, found.follow, nonce + 1))
 
     async def settle(self, saga: Saga, step: Step) -> Watched:
         """Watch the step's intent until something is known of it."""
@@ -157,35 +173,66 @@ class ChainSide(NamedTuple):
         return msgspec.structs.replace(saga, state=State.TOKEN_DEPLOYED, deployment=deployment)
 
 
+async def stored_attempts(intent: Intent) -> Sequence[Attempt]:
+    """As a store where no keeper has added any."""
+    return intent.attempts
+
+
 @asynccontextmanager
 async def chain_side(
     node: Node,
     strategy: StrategyName = "manager",
     *,
-    url: str | None = None,
+    url: str | Sequence[str] | None = None,
     key: str = DEV_MNEMONIC_KEY,
-    confirmations: int = 1,
+    confirmations: int | None = 1,
     watching: bool = True,
+    limits: Limits = LIMITS,
+    attempts_of: AttemptsOf = stored_attempts,
+    adopt_pending: bool = True,
 ) -> AsyncIterator[ChainSide]:
-    """The chain side on `node`, reached at `url` (a proxy's).
+    """The chain side on `node`, reached at `url` (a proxy's, or several).
 
     Without `watching` nothing polls by itself: call `watcher.poll()`, and `node.hold_blocks()`
     before, so that each poll sees what the test wants it to see.
     """
     signer = LocalSigner(key)
-    rpc = RpcClient(url or node.url)
+    rpc = RpcPool([url] if isinstance(url, str) else list(url or [node.url]))
     watcher = BlockWatcher(
-        rpc, signer.address, confirmations=confirmations, poll_seconds=POLL_SECONDS
+        rpc,
+        signer.address,
+        confirmations=confirmations,
+        poll_seconds=POLL_SECONDS,
+        attempts_of=attempts_of,
     )
     history = ChainHistory(rpc, watcher, from_block=0)
     plan = strategy_of(node, strategy)
+    gas = GasBook(rpc, signer.address)
+    lookup = Lookup(
+        rpc,
+        history,
+        gas,
+        plan,
+        registry=node.registry,
+        stand_in=node.manager,
+        pipelined=True,
+    )
+    oracle = FeeOracle(rpc, percentile=50.0, tip_floor=1)
     chain = EvmChain(
-        rpc, watcher, history, signer, plan, chain_id=node.chain_id, registry=node.registry
+        rpc,
+        watcher,
+        lookup,
+        gas,
+        oracle,
+        limits,
+        signer,
+        chain_id=node.chain_id,
+        adopt_pending=adopt_pending,
     )
     await watcher.poll()
     task = asyncio.create_task(watcher.run()) if watching else None
     try:
-        yield ChainSide(chain, watcher, history, signer, plan)
+        yield ChainSide(chain, watcher, history, signer, plan, rpc)
     finally:
         if task is not None:
             task.cancel()

@@ -2,6 +2,9 @@
 
 A fault is an async function of one exchange: it may forward the request or not, and answers as it
 likes. Requests without a fault are passed on as they are.
+
+WebSockets are passed through at the same port, message by message. `cut` breaks them off, and
+`on_message` says what a method meets there.
 """
 
 import asyncio
@@ -11,13 +14,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp import ClientSession, ClientTimeout, ClientWebSocketResponse, WSMsgType, web
 
 Reply = dict[str, Any]
 Response = web.StreamResponse
 Fault = Callable[["Exchange"], Awaitable[Response]]
 # The answer to one request of a single call or a batch; None: ask the node.
 Answerer = Callable[[Any], Reply | None]
+# What a client's WebSocket message meets instead of the node: a text, or None for silence.
+Said = Callable[[Any], str | bytes | None]
 
 
 class Exchange:
@@ -61,6 +66,21 @@ class Proxy:
         """The methods in the order of their arrival."""
         self.forwarded: list[str] = []
         """Those that the node has seen."""
+        self.on_message: dict[str, Said] = {}
+        """What happens to WebSocket messages, by method."""
+        self.refuse_sockets: int | None = None
+        """The HTTP status that new WebSockets get, if they are refused."""
+        self._sockets: set[asyncio.Transport] = set()
+
+    @property
+    def ws_url(self) -> str:
+        """The same place for WebSockets."""
+        return self.url.replace("http://", "ws://")
+
+    def cut(self) -> None:
+        """Break off every WebSocket, without a word."""
+        for transport in list(self._sockets):
+            transport.abort()
 
     def once(self, method: str, *faults: Fault) -> None:
         """The next requests that contain `method` meet these faults, one each."""
@@ -74,6 +94,8 @@ class Proxy:
         """No fault any more."""
         self._once.clear()
         self._always.clear()
+        self.on_message.clear()
+        self.refuse_sockets = None
         self.released.set()
 
     async def ask_node(self, body: bytes) -> bytes:
@@ -88,6 +110,43 @@ class Proxy:
         if fault is not None:
             return await fault(exchange)
         return json_response(await exchange.forward())
+
+    async def handle_socket(self, request: web.Request) -> Response:
+        if self.refuse_sockets is not None:
+            return web.Response(status=self.refuse_sockets)
+        client = web.WebSocketResponse(max_msg_size=0)
+        transport = request.transport
+        assert transport is not None
+        self._sockets.add(transport)
+        try:
+            async with self._session.ws_connect(self._node_url, max_msg_size=0) as node:
+                await client.prepare(request)
+                back = asyncio.create_task(_pass_back(node, client))
+                try:
+                    async for message in client:
+                        if message.type is WSMsgType.TEXT:
+                            await self._pass_on(message.data, client, node)
+                finally:
+                    back.cancel()
+                    await asyncio.gather(back, return_exceptions=True)
+        finally:
+            self._sockets.discard(transport)
+        return client
+
+    async def _pass_on(
+        self, text: str, client: web.WebSocketResponse, node: ClientWebSocketResponse
+    ) -> None:
+        call = json.loads(text)
+        self.received += _methods(call)
+        if call["method"] not in self.on_message:
+            self.forwarded += _methods(call)
+            await node.send_str(text)
+            return
+        said = self.on_message[call["method"]](call)
+        if isinstance(said, bytes):
+            await client.send_bytes(said)
+        elif said is not None:
+            await client.send_str(said)
 
     def _fault(self, methods: Sequence[str]) -> Fault | None:
         for method in methods:
@@ -105,6 +164,7 @@ async def open_proxy(node_url: str) -> AsyncIterator[Proxy]:
         proxy = Proxy(node_url, session)
         app = web.Application()
         app.router.add_post("/{path:.*}", proxy.handle)
+        app.router.add_get("/{path:.*}", proxy.handle_socket)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -114,7 +174,16 @@ async def open_proxy(node_url: str) -> AsyncIterator[Proxy]:
             yield proxy
         finally:
             proxy.released.set()
+            proxy.cut()
             await runner.cleanup()
+
+
+async def _pass_back(node: ClientWebSocketResponse, client: web.WebSocketResponse) -> None:
+    """What the node says, until it goes away: then so does the connection to the client."""
+    async for message in node:
+        if message.type is WSMsgType.TEXT:
+            await client.send_str(message.data)
+    await client.close()
 
 
 def json_response(body: bytes) -> web.Response:

@@ -13,10 +13,12 @@ from redis.asyncio import Redis
 from adapters.redis_client import Scripts, Value, connect
 from adapters.redis_journal import RedisJournal
 from adapters.redis_keys import RedisKeys
+from adapters.redis_lane import RedisLane
 from adapters.redis_views import RedisViews
 from saga.messages import identify
 from saga.model import (
     Attempt,
+    AttemptKind,
     Deployment,
     Intent,
     Lease,
@@ -26,10 +28,11 @@ from saga.model import (
     State,
     Step,
 )
-from saga.ports import Admission, Change
+from saga.ports import Admission, Change, IntentAnswer
 
 SENDER = "0x" + "Ab" * 20
 CHAIN_ID = 31337
+COST_GAS = 2_000_000
 EVENT = b'{"event_type":"token_deployed"}'
 PATH = (
     State.RECEIVED,
@@ -54,10 +57,19 @@ def envelope(message_id: str, retry_count: int, model: str = "model_1") -> bytes
     return json.dumps(outer | {"retry_count": retry_count, "payload": {"model_id": model}}).encode()
 
 
-def intent(nonce: int, step: Step = Step.DEPLOY, *, sender: str = SENDER) -> Intent:
-    attempt = Attempt(
-        hash=f"0x{nonce:064x}", raw="0x02f8", max_fee=3_000_000_000, max_priority_fee=1, gas=21_000
+def attempt(number: int, kind: AttemptKind = AttemptKind.CALL) -> Attempt:
+    """The same number, the same bytes."""
+    return Attempt(
+        hash=f"0x{number:064x}",
+        raw="0x02f8",
+        max_fee=3_000_000_000,
+        max_priority_fee=1,
+        gas=21_000,
+        kind=kind,
     )
+
+
+def intent(nonce: int, step: Step = Step.DEPLOY, *, sender: str = SENDER) -> Intent:
     return Intent(
         step=step,
         sender=sender,
@@ -65,8 +77,13 @@ def intent(nonce: int, step: Step = Step.DEPLOY, *, sender: str = SENDER) -> Int
         nonce=nonce,
         to="0x" + "11" * 20,
         predicted="0x" + "22" * 20,
-        attempts=(attempt,),
+        attempts=(attempt(nonce),),
     )
+
+
+def pair(nonce: int) -> tuple[Intent, Intent]:
+    """A deployment with its registration right behind it."""
+    return intent(nonce), intent(nonce + 1, Step.REGISTER)
 
 
 RECEIPT = Receipt(
@@ -109,6 +126,27 @@ class Worker(RedisJournal):
         self.scripts = Recorder(client)
         self._scripts = self.scripts
 
+    async def propose(
+        self, saga: Saga, *intents: Intent, spent: int, known: int | None
+    ) -> IntentAnswer:
+        """Intents for a model whose transactions burn COST_GAS together."""
+        return await self.intend(saga, intents, cost_gas=COST_GAS, spent=spent, known=known)
+
+    @property
+    def outcome(self) -> bytes:
+        """The word that the last script answered."""
+        answer = self.scripts.answer
+        return cast("bytes", answer[0] if isinstance(answer, list) else answer)
+
+
+class Lane(RedisLane):
+    """A lane whose script answers can be seen and whose calls can be repeated."""
+
+    def __init__(self, client: "Redis", keys: RedisKeys, *, sender: str = SENDER) -> None:
+        super().__init__(client, keys, chain_id=CHAIN_ID, sender=sender)
+        self.scripts = Recorder(client)
+        self._scripts = self.scripts
+
     @property
     def outcome(self) -> bytes:
         """The word that the last script answered."""
@@ -133,6 +171,9 @@ class Corner:
 
     def worker(self, name: str = "w1", **options: Any) -> Worker:
         return Worker(self.client, self.keys, name, **options)
+
+    def lane(self, sender: str = SENDER) -> Lane:
+        return Lane(self.client, self.keys, sender=sender)
 
     async def deliver(self, *raws: bytes) -> None:
         """Messages on the processing list, as a take leaves them."""
@@ -167,6 +208,20 @@ class Corner:
         stored = await self.views.get(saga.id)
         assert stored is not None
         return stored
+
+    async def stored_lane(self) -> dict[bytes, bytes]:
+        """The lane's hash."""
+        return await self.hash(self.keys.lane(CHAIN_ID, SENDER))
+
+    async def records(self) -> dict[int, dict[bytes, bytes]]:
+        """The hash of each nonce that has one."""
+        prefix = self.keys.nonce(CHAIN_ID, SENDER, 0)[:-1]
+        keys = await self.client.keys(f"{prefix}*")
+        nonces = sorted(int(key.decode().removeprefix(prefix)) for key in keys)
+        return {nonce: await self.hash(f"{prefix}{nonce}") for nonce in nonces}
+
+    async def hash(self, key: str) -> dict[bytes, bytes]:
+        return cast("dict[bytes, bytes]", await self.client.hgetall(key))
 
     async def listed(self, key: str) -> list[bytes]:
         return cast("list[bytes]", await self.client.lrange(key, 0, -1))
@@ -223,6 +278,26 @@ async def opened(url: str) -> AsyncIterator[Corner]:
 async def advance(worker: Worker, saga: Saga, to: State, **changes: Any) -> Saga:
     """One move that writes nothing else than `changes`."""
     return await worker.move(saga, to, Change(saga=msgspec.structs.replace(saga, **changes)))
+
+
+async def confirm(worker: Worker, saga: Saga) -> Saga:
+    """The move of a step whose transaction is mined: its result is stored, its bytes are not."""
+    if saga.state is State.VALIDATED:
+        deploy = _without_bytes(saga.deploy)
+        return await advance(
+            worker, saga, State.TOKEN_DEPLOYED, deployment=DEPLOYMENT, deploy=deploy
+        )
+    register = _without_bytes(saga.register)
+    return await advance(
+        worker, saga, State.REGISTERED, registration=REGISTRATION, register=register
+    )
+
+
+def _without_bytes(signed: Intent | None) -> Intent | None:
+    if signed is None:
+        return None
+    attempts = tuple(msgspec.structs.replace(each, raw="") for each in signed.attempts)
+    return msgspec.structs.replace(signed, attempts=attempts)
 
 
 async def walk(worker: Worker, saga: Saga, to: State) -> Saga:

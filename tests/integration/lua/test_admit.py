@@ -181,7 +181,7 @@ async def test_reopened_without_its_model(corner: Corner, sent: bool) -> None:
     first = await worker.claim_model(await corner.begin(worker), "model_1", "c")
     first = await walk(worker, first, State.VALIDATED)
     if sent:
-        given = await worker.intend(first, intent(0), spent=0, known=0)
+        given = await worker.propose(first, intent(0), spent=0, known=0)
         assert given.saga is not None
         first = given.saga
     await fail(worker, first)

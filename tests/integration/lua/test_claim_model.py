@@ -113,7 +113,7 @@ async def test_kept(corner: Corner, state: State) -> None:
     worker = corner.worker()
     first = await walk(worker, await claimed(corner, worker), State.VALIDATED)
     if state in (State.DEAD_LETTERED, State.SKIPPED):
-        given = (await worker.intend(first, intent(0), spent=0, known=0)).saga
+        given = (await worker.propose(first, intent(0), spent=0, known=0)).saga
         assert given is not None
         await (fail if state is State.DEAD_LETTERED else skip)(worker, given)
     else:

@@ -5,6 +5,8 @@ import json
 import msgspec
 import pytest
 
+from saga import engine
+from saga.actions import Fail
 from saga.errors import LeaseLostError
 from saga.model import ErrorClass, Saga, State, Step
 from saga.ports import Change
@@ -16,10 +18,12 @@ from tests.integration.lua.store import (
     Corner,
     Worker,
     advance,
+    confirm,
     fail,
     intent,
     message,
     nobody,
+    pair,
     skip,
     walk,
 )
@@ -88,7 +92,7 @@ async def test_within_a_state(corner: Corner) -> None:
     worker = corner.worker()
     saga = await corner.begin_in(worker, State.VALIDATED)
     entered = await corner.client.zscore(corner.keys.index(State.VALIDATED), saga.id)
-    stored = (await worker.intend(saga, intent(0), spent=0, known=0)).saga
+    stored = (await worker.propose(saga, intent(0), spent=0, known=0)).saga
     assert stored is not None
     after = await worker.abandon(stored, Step.DEPLOY, attempts=1, note="reverted")
     found = await corner.read(saga)
@@ -97,6 +101,125 @@ async def test_within_a_state(corner: Corner) -> None:
     assert await corner.client.zscore(corner.keys.index(State.VALIDATED), saga.id) == entered
     entry = (await corner.views.history(saga.id))[-1]
     assert (entry.kind, entry.state, entry.note) == ("retry", State.VALIDATED, "reverted")
+
+
+async def in_pair(corner: Corner, worker: Worker) -> Saga:
+    """A saga that sent its registration right behind its deployment."""
+    saga = await corner.begin_in(worker, State.VALIDATED)
+    given = (await worker.propose(saga, *pair(3), spent=0, known=3)).saga
+    assert given is not None
+    assert list(await corner.records()) == [3, 4]
+    return given
+
+
+def cancelled(saga: Saga, *forget: Step) -> Change:
+    """What the engine writes for a step that an operator has cancelled."""
+    return engine._change(saga, Fail(ErrorClass.CANCELLED, "cancelled", forget=forget))
+
+
+async def test_record_goes_with_the_result(corner: Corner) -> None:
+    """The record of a nonce goes away in the write that stores what it did, and no other does."""
+    worker = corner.worker()
+    saga = await confirm(worker, await in_pair(corner, worker))
+    stored = await corner.read(saga)
+    assert stored.deploy is not None
+    assert (stored.deploy.attempts[0].raw, stored.register) == ("", pair(3)[1])
+    assert list(await corner.records()) == [4]
+    saga = await confirm(worker, saga)
+    assert await corner.records() == {}
+    assert (await corner.read(saga)).state is State.REGISTERED
+
+
+async def test_record_of_a_dead_letter(corner: Corner) -> None:
+    """A dead-lettered saga keeps its bytes and their records: the nonces are out still."""
+    worker = corner.worker()
+    saga = await in_pair(corner, worker)
+    before = await corner.records()
+    await fail(worker, saga)
+    stored = await corner.read(saga)
+    assert (stored.deploy, stored.register) == pair(3)
+    assert await corner.records() == before
+
+
+@pytest.mark.parametrize("write", ["postpone", "advance"])
+async def test_record_kept(corner: Corner, write: str) -> None:
+    """A write that settles no nonce leaves every record as it is."""
+    worker = corner.worker()
+    saga = await in_pair(corner, worker)
+    before = await corner.records()
+    if write == "postpone":
+        await worker.postpone(saga, seconds=9, attempts=1, error="node away")
+    else:
+        await advance(worker, saga, State.TOKEN_DEPLOYED, deployment=DEPLOYMENT)
+    assert await corner.records() == before
+
+
+@pytest.mark.parametrize(
+    ("forget", "left"),
+    [
+        ((Step.DEPLOY, Step.REGISTER), []),
+        ((Step.REGISTER,), [3]),
+        ((), [3, 4]),
+    ],
+)
+async def test_forgotten(corner: Corner, forget: tuple[Step, ...], left: list[int]) -> None:
+    """What a failure forgets goes in its write, intent and record: a resume does not find it."""
+    worker = corner.worker()
+    saga = await in_pair(corner, worker)
+    dead = await worker.move(saga, State.DEAD_LETTERED, cancelled(saga, *forget))
+    stored = await corner.read(saga)
+    out = [each.nonce for each in (stored.deploy, stored.register) if each is not None]
+    assert (out, list(await corner.records())) == (left, left)
+    assert (dead.deploy, dead.register) == (stored.deploy, stored.register)
+    assert (stored.error_class, stored.failed_in) == ("cancelled", State.VALIDATED)
+    (letter,) = [json.loads(entry) for entry in await corner.listed(corner.keys.dead_letters)]
+    assert letter["error_class"] == "cancelled"
+    before = await corner.contents()
+    assert await worker.scripts.again() == b"DUPLICATE"
+    assert await corner.contents() == before
+
+
+async def test_forgotten_at_registration(corner: Corner) -> None:
+    """A cancelled registration goes; what the deployment has brought stays."""
+    worker = corner.worker()
+    saga = await confirm(worker, await in_pair(corner, worker))
+    await worker.move(saga, State.DEAD_LETTERED, cancelled(saga, Step.REGISTER))
+    stored = await corner.read(saga)
+    assert (stored.deploy, stored.register) == (saga.deploy, None)
+    assert stored.deployment == DEPLOYMENT
+    assert await corner.records() == {}
+
+
+@pytest.mark.parametrize(("step", "left"), [(Step.DEPLOY, 4), (Step.REGISTER, 3)])
+async def test_record_of_the_abandoned(corner: Corner, step: Step, left: int) -> None:
+    """An intent that is given up goes with its record; the other step keeps both."""
+    worker = corner.worker()
+    saga = await in_pair(corner, worker)
+    after = await worker.abandon(saga, step, attempts=1, note="reverted")
+    stored = await corner.read(saga)
+    assert stored.intent(step) is None
+    assert [each.nonce for each in (stored.deploy, stored.register) if each] == [left]
+    assert (after.deploy, after.register) == (stored.deploy, stored.register)
+    assert list(await corner.records()) == [left]
+    before = await corner.contents()
+    assert await worker.scripts.again() == b"DUPLICATE"
+    assert await corner.contents() == before
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "flushed"])
+async def test_records_of_the_lost(corner: Corner, loss: str) -> None:
+    """Who lost the lease removes no record and no intent."""
+    worker = corner.worker()
+    saga = await in_pair(corner, worker)
+    await LOSSES[loss][0](corner, saga)
+    before = await corner.contents()
+    with pytest.raises(LeaseLostError):
+        await confirm(worker, saga)
+    with pytest.raises(LeaseLostError):
+        await worker.move(saga, State.DEAD_LETTERED, cancelled(saga, *Step))
+    with pytest.raises(LeaseLostError):
+        await worker.abandon(saga, Step.DEPLOY, attempts=1, note="reverted")
+    assert await corner.contents() == before
 
 
 async def test_event_with_state(corner: Corner) -> None:

@@ -106,7 +106,7 @@ async def test_intent_kept(corner: Corner) -> None:
     """A resumed saga keeps its signed bytes: they are sent again, never signed again."""
     worker = corner.worker()
     saga = await corner.begin_in(worker, State.VALIDATED)
-    given = (await worker.intend(saga, intent(4), spent=0, known=4)).saga
+    given = (await worker.propose(saga, intent(4), spent=0, known=4)).saga
     assert given is not None
     await fail(worker, given)
     await corner.views.resume(await corner.read(saga), State.VALIDATED, actor="operator")

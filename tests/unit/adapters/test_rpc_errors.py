@@ -1,19 +1,27 @@
 """Laws of node errors: what each client's text means for signed bytes, and for a question."""
 
+from collections.abc import Callable
+
 import pytest
 
 from adapters.rpc import RpcError
-from adapters.rpc_errors import SendVerdict, is_range_limit, is_revert, send_verdict
+from adapters.rpc_errors import (
+    SendVerdict,
+    is_missing_method,
+    is_range_limit,
+    is_revert,
+    send_verdict,
+)
 
-KNOWN, ASK, WAIT = SendVerdict.KNOWN, SendVerdict.ASK, SendVerdict.WAIT
-HOLD, NEVER = SendVerdict.HOLD, SendVerdict.NEVER
+KNOWN, ASK, BUMP = SendVerdict.KNOWN, SendVerdict.ASK, SendVerdict.BUMP
+WAIT, HOLD, NEVER = SendVerdict.WAIT, SendVerdict.HOLD, SendVerdict.NEVER
 
 # As the clients write them: geth, erigon, bor, Besu, Nethermind, anvil, Hardhat.
 TEXTS = {
     KNOWN: [
         "already known",
         "known transaction",
-        "Known transaction",
+        "Known transaction: 0x0d24b9eaa788dea23d754ec526b6b6f0d1a36b6d830ccc4f16284e66513f2816",
         "AlreadyKnown",
         "transaction already imported",
         "existing txn with same hash",
@@ -23,16 +31,20 @@ TEXTS = {
         "unknown transaction",
         "nonce too low",
         "Nonce too low. Expected nonce to be 5 but got 4.",
+        "Transaction nonce too low. Expected nonce to be at least 3 but got 2.",
         "OldNonce",
         "replacement transaction underpriced",
+        "Replacement transaction underpriced. A gasPrice/maxFeePerGas of at least 2 is necessary",
         "could not replace existing tx",
+        "Error: Transaction reverted without a reason string",
+        "Error: VM Exception while processing transaction: reverted with reason string 'x'",
         "timeout",
         "internal error",
         "execution reverted",
         "the method is not available",
         "",
     ],
-    WAIT: [
+    BUMP: [
         "transaction underpriced",
         "transaction gas price below minimum",
         "max fee per gas less than block base fee",
@@ -42,9 +54,13 @@ TEXTS = {
         "fee too low",
         "FeeTooLow",
         "Transaction maxFeePerGas (1) is too low for the next block, baseFeePerGas is 2",
+        "Transaction gasPrice (1) is too low for the next block, which has a baseFeePerGas of 2",
+    ],
+    WAIT: [
         "txpool is full",
         "sub-pool is full",
         "nonce too high",
+        "Nonce too high. Expected nonce to be 2 but got 9.",
         "NonceGap",
         "nonce too far in future",
         "Transaction nonce is too distant from current sender nonce",
@@ -79,7 +95,9 @@ TEXTS = {
         "oversized data",
         "invalid sender",
         "invalid chain id for signer",
+        "Trying to send a raw transaction with an invalid chainId",
         "max priority fee per gas higher than max fee per gas",
+        "maxPriorityFeePerGas (2) is bigger than maxFeePerGas (1)",
         "only replay-protected (EIP-155) transactions allowed over RPC",
     ],
 }
@@ -100,17 +118,54 @@ def test_verdict_with_details(text: str, verdict: SendVerdict, form: str) -> Non
     assert send_verdict(RpcError(-32000, form.format(text))) is verdict
 
 
-@pytest.mark.parametrize("text", [text for text, _ in EACH])
-def test_case(text: str) -> None:
+@pytest.mark.parametrize(("text", "verdict"), EACH)
+@pytest.mark.parametrize("change", [str.upper, str.lower, str.title])
+def test_case(text: str, verdict: SendVerdict, change: Callable[[str], str]) -> None:
     """Nor does the case of letters."""
-    assert send_verdict(RpcError(0, text.upper())) is send_verdict(RpcError(0, text))
+    assert send_verdict(RpcError(0, change(text))) is verdict
+
+
+# As the nodes append them.
+DETAILED = [
+    ("nonce too low: next nonce 5, tx nonce 4", ASK),
+    ("nonce too low: address 0xf39F, tx: 4 state: 5", ASK),
+    ("intrinsic gas too low: gas 20000, minimum needed 21000", NEVER),
+    ("insufficient funds for gas * price + value: balance 0, tx cost 630000000000000", HOLD),
+    ("transaction underpriced: gas tip cap 1, minimum needed 1000000", BUMP),
+    ("transaction gas price below minimum: gas tip cap 1, minimum needed 25000000000", BUMP),
+    ("max fee per gas less than block base fee: address 0xf39F, maxFeePerGas: 1, baseFee: 7", BUMP),
+    ("replacement transaction underpriced: new tx gas fee cap 1 <= 2 queued", ASK),
+    ("INTERNAL_ERROR: could not replace existing tx", ASK),
+    ("FeeTooLow, MaxFeePerGas too low. MaxFeePerGas: 1, BaseFee: 7", BUMP),
+    ("Gas price below current base fee (supplied 1)", BUMP),
+    ("tx fee (2.00 ether) exceeds the configured cap (1.00 ether)", HOLD),
+]
+
+
+@pytest.mark.parametrize(("text", "verdict"), DETAILED)
+def test_verdict_as_nodes_write(text: str, verdict: SendVerdict) -> None:
+    """Whole texts of nodes mean what their first words mean."""
+    assert send_verdict(RpcError(-32000, text)) is verdict
 
 
 def test_specific_text_goes_first() -> None:
     """A refused replacement is no low price: another transaction with the nonce is in the pool."""
     replacement = "replacement transaction underpriced: new tx gas fee cap 1 <= 2 queued"
     assert send_verdict(RpcError(-32000, replacement)) is ASK
-    assert send_verdict(RpcError(-32000, "transaction underpriced: tip 1 < 2")) is WAIT
+    assert send_verdict(RpcError(-32000, "transaction underpriced: tip 1 < 2")) is BUMP
+
+
+@pytest.mark.parametrize("reason", [text for text, _ in EACH])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Error: VM Exception while processing transaction: reverted with reason string '{}'",
+        "execution reverted: {}",
+    ],
+)
+def test_contract_cannot_choose(reason: str, form: str) -> None:
+    """A contract's own words in an answer mean nothing: whatever they say, the chain is asked."""
+    assert send_verdict(RpcError(-32603, form.format(reason))) is ASK
 
 
 def test_unknown_transaction_is_not_known() -> None:
@@ -155,3 +210,21 @@ def test_revert(error: RpcError, reverted: bool) -> None:
 def test_range_limit(error: RpcError, limited: bool) -> None:
     """A log query that asked for too much is told from one that failed."""
     assert is_range_limit(error) is limited
+
+
+@pytest.mark.parametrize(
+    ("error", "missing"),
+    [
+        (RpcError(-32601, "whatever"), True),
+        (RpcError(-32000, "the method eth_feeHistory does not exist/is not available"), True),
+        (RpcError(-32004, "Method eth_feeHistory is not supported"), True),
+        (RpcError(-32600, "Unsupported method: eth_feeHistory"), True),
+        (RpcError(-32000, "METHOD NOT FOUND"), True),
+        (RpcError(-32000, "header not found"), False),
+        (RpcError(-32603, "internal error"), False),
+        (RpcError(-32602, "invalid params"), False),
+    ],
+)
+def test_missing_method(error: RpcError, missing: bool) -> None:
+    """A method that the node lacks is told from one that failed."""
+    assert is_missing_method(error) is missing

@@ -1,0 +1,190 @@
+"""A lane in Redis: its keeper's lease, and the record of each nonce that is out.
+
+Every attempt is stored here before it is sent. Written by `intend.lua`, `attempt.lua`,
+`raise_lane.lua` and `keep.lua`; a record goes away with the saga's move past its step.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import msgspec
+from redis.asyncio import Redis
+
+from adapters.redis_client import Scripts, translated
+from adapters.redis_codec import history_entry, pairs
+from adapters.redis_keys import RedisKeys
+from saga.lane import Outstanding
+from saga.model import Attempt, Intent, State
+
+FILL_KEPT_MS = 7 * 86_400_000
+"""A filled hole's record is of no use once it is mined; this is plenty."""
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a lane stands. Times in milliseconds, by the server's clock."""
+
+    kept: bool
+    """Whether the asker is the keeper."""
+    fence: int
+    now_ms: int
+    next: int | None
+    """The nonce that is given next; None when none was ever taken."""
+    hold: str
+    keeper: str
+
+
+class Glance(msgspec.Struct, frozen=True, kw_only=True):
+    """The small part of a nonce's record: when to look at it more closely."""
+
+    attempts: int
+    at_ms: int
+
+
+class RedisLane:
+    """One lane: the nonces of one signer on one chain."""
+
+    def __init__(self, client: "Redis", keys: RedisKeys, *, chain_id: int, sender: str) -> None:
+        self._client = client
+        self._scripts = Scripts(client)
+        self._keys = keys
+        self._chain_id = chain_id
+        self.sender = sender
+        self._lane = keys.lane(chain_id, sender)
+
+    def _slot(self, nonce: int) -> str:
+        return self._keys.nonce(self._chain_id, self.sender, nonce)
+
+    @translated
+    async def keep(self, owner: str, *, lease_ms: int, hold: str) -> Standing:
+        """Become or stay the lane's keeper if nobody else is; one round trip."""
+        answer = await self._scripts.call("keep", [self._lane], [owner, lease_ms, hold])
+        outcome, fence, now, following, held, keeper = cast("list[bytes]", answer)
+        return Standing(
+            kept=outcome == b"KEPT",
+            fence=int(fence),
+            now_ms=int(now),
+            next=int(following) if following else None,
+            hold=held.decode(),
+            keeper=keeper.decode(),
+        )
+
+    @translated
+    async def standing(self) -> Standing:
+        """The same without asking for anything."""
+        held = await self._client.hmget(
+            self._lane, ["keeper", "keeper_fence", "keeper_until", "next", "hold"]
+        )
+        keeper, fence, until, following, hold = cast("list[bytes | None]", held)
+        now = await self._client.time()
+        now_ms = now[0] * 1000 + now[1] // 1000
+        alive = until is not None and int(until) > now_ms
+        return Standing(
+            kept=False,
+            fence=int(fence or 0),
+            now_ms=now_ms,
+            next=None if following is None else int(following),
+            hold=(hold or b"").decode(),
+            keeper=(keeper or b"").decode() if alive else "",
+        )
+
+    @translated
+    async def raise_to(self, nonce: int) -> int:
+        """Never give a nonce below this one; returns the next."""
+        answer = await self._scripts.call("raise_lane", [self._lane], [nonce])
+        return int(cast("bytes", answer))
+
+    @translated
+    async def glances(self, nonces: Sequence[int]) -> list[Glance | None]:
+        """The age of each nonce's record, None where there is none. One round trip."""
+        pipe = self._client.pipeline(transaction=False)
+        for nonce in nonces:
+            pipe.hmget(self._slot(nonce), ["n", "at_ms"])
+        answers = await pipe.execute() if nonces else []
+        return [
+            None if n is None else Glance(attempts=int(n), at_ms=int(at_ms or 0))
+            for n, at_ms in answers
+        ]
+
+    @translated
+    async def read(self, nonces: Sequence[int]) -> list[Outstanding]:
+        """The records of some nonces; a hole where there is none. One round trip."""
+        pipe = self._client.pipeline(transaction=False)
+        for nonce in nonces:
+            pipe.hgetall(self._slot(nonce))
+        answers = await pipe.execute() if nonces else []
+        return [_outstanding(nonce, fields) for nonce, fields in zip(nonces, answers, strict=True)]
+
+    async def attempts_of(self, intent: Intent) -> Sequence[Attempt]:
+        """Every transaction that was ever signed for an intent, the stored first one at least."""
+        (found,) = await self.read([intent.nonce])
+        if not found.attempts or found.attempts[0].hash != intent.attempts[0].hash:
+            return intent.attempts
+        return found.attempts
+
+    @translated
+    async def states(self, saga_ids: Sequence[str]) -> list[State | None]:
+        """The state of each saga, None where there is none. One round trip."""
+        pipe = self._client.pipeline(transaction=False)
+        for saga_id in saga_ids:
+            pipe.hget(self._keys.saga(saga_id), "state")
+        answers = await pipe.execute() if saga_ids else []
+        return [None if state is None else State(state.decode()) for state in answers]
+
+    @translated
+    async def add_attempt(
+        self,
+        out: Outstanding,
+        attempt: Attempt,
+        *,
+        note: str,
+        worker: str,
+        keeper: str = "",
+        fence: int = 0,
+        state: State | None = None,
+    ) -> bool:
+        """Store one more transaction for a nonce; False when the record has changed meanwhile.
+
+        `keeper` and `fence` are those of the lane's lease; an operator's command has none, and is
+        held to what it has read alone.
+        """
+        entry = b""
+        if out.saga_id and state is not None:
+            entry = history_entry(
+                kind="attempt", worker=worker, state=state, fence=fence, note=note, tx=attempt.hash
+            )
+        answer = await self._scripts.call(
+            "attempt",
+            [
+                self._lane,
+                self._slot(out.nonce),
+                self._keys.history(out.saga_id) if out.saga_id else self._lane,
+            ],
+            [
+                keeper,
+                fence,
+                len(out.attempts),
+                attempt.hash,
+                msgspec.json.encode(attempt),
+                out.nonce,
+                entry,
+                FILL_KEPT_MS,
+            ],
+        )
+        return cast("bytes", answer) in (b"OK", b"DUPLICATE")
+
+
+def _outstanding(nonce: int, flat: dict[bytes, bytes] | list[bytes]) -> Outstanding:
+    fields = flat if isinstance(flat, dict) else pairs(flat)
+    if b"n" not in fields:
+        return Outstanding(nonce=nonce)
+    return Outstanding(
+        nonce=nonce,
+        saga_id=fields[b"saga"].decode(),
+        step=fields[b"step"].decode(),
+        cost_gas=int(fields[b"cost_gas"]),
+        attempts=tuple(
+            msgspec.json.decode(fields[b"a%d" % number], type=Attempt)
+            for number in range(int(fields[b"n"]))
+        ),
+        at_ms=int(fields[b"at_ms"]),
+    )

@@ -1,0 +1,45 @@
+"""What is known of one intent in flight."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from saga.facts import Cancelled, Mined, NonceTaken, Reverted
+from saga.model import Intent
+
+NONCE_TAKEN_OBSERVATIONS = 3
+"""As op-service/txmgr: one answer of a lagging node must not count."""
+
+Settled = Mined | Reverted | NonceTaken | Cancelled
+
+
+class Watch:
+    """One intent in flight, until it is settled."""
+
+    def __init__(self, intent: Intent, *, sent: bool) -> None:
+        self.intent = intent
+        self.attempts = intent.attempts
+        """As far as known here; the store is asked once the nonce is spent by none of them."""
+        self.settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+        self.sent = sent
+        """Whether this process has broadcast it."""
+        self.ask = not sent
+        """Ask by hash at the next poll: it may be in a block that has gone by."""
+        self.check = False
+        """Ask again for the receipt that was seen: the chain may have been reorganised."""
+        self.seen_in: tuple[int, str] | None = None
+        """Block number and hash of the attempt that was seen in it."""
+        self.taken_seen = 0
+
+    def settle(self, fact: Settled) -> None:
+        if not self.settled.done():
+            self.settled.set_result(fact)
+
+    def overdue(self, spent: int) -> bool:
+        """Whether the nonce is spent while no block is known to hold one of the attempts."""
+        return self.seen_in is None and self.intent.nonce < spent
+
+    async def observe_taken(self, proof: "Callable[[Watch], Awaitable[bool]]") -> None:
+        """Count one more look at a spent nonce without a receipt of ours; settle when enough."""
+        self.taken_seen += 1
+        if self.taken_seen >= NONCE_TAKEN_OBSERVATIONS and await proof(self):
+            self.settle(NonceTaken(self.intent.nonce))
