@@ -31,7 +31,7 @@ contracts/node_modules/.installed: contracts/package-lock.json requirements-node
 	@touch $@
 
 settings: $(SETUP) ## write the README's table of settings from the code
-	$(BIN)/python -m saga.config
+	$(BIN)/python -m saga.settings_table
 
 demo: setup ## the whole job on embedded parts, with a kill -9 in the middle, then an audit
 	$(BIN)/saga demo
@@ -43,7 +43,7 @@ check: $(SETUP) ## ruff, mypy --strict, import contracts, generated files, unit 
 	$(BIN)/lint-imports
 	$(BIN)/python -m saga.diagram --check
 	$(BIN)/python -m saga.schemas --check
-	$(BIN)/python -m saga.config --check
+	$(BIN)/python -m saga.settings_table --check
 	$(BIN)/python -m pytest -q tests/unit
 
 test: $(SETUP) ## every test, on a real Valkey and a real EVM node

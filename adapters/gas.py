@@ -20,14 +20,12 @@ KEPT_SECONDS = 3600.0
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """Gas that a call is expected to burn, without margin."""
+    """Gas that a call is expected to burn."""
 
     gas: int
-
-    @property
-    def limit(self) -> int:
-        """What its transaction may burn. Never below the estimate but for the cap."""
-        return min(self.gas * MARGIN[0] // MARGIN[1], CAP)
+    """Without margin."""
+    limit: int
+    """What its transaction may burn, never more than a block holds."""
 
 
 def words(*texts: str) -> tuple[int, ...]:
@@ -74,16 +72,35 @@ class GasBook:
         self._known[kind] = (self._monotonic() + KEPT_SECONDS, found)
         return found
 
-    async def _ask(self, *params: Any) -> Estimate | Refused:
-        try:
-            gas = int(await self._rpc.call("eth_estimateGas", *params), 16)
-        except RpcError as error:
-            if send_verdict(error) is SendVerdict.HOLD:
-                raise HeldError("funds", f"{self._sender}: {error.message}") from error
-            if is_revert(error):
-                reason = revert_reason(error.data) or error.message
-                return Refused(f"the chain refuses the call: {reason}")
+    async def _ask(self, call: dict[str, str], *block: str) -> Estimate | Refused:
+        answer, head = await self._rpc.batch(
+            [("eth_estimateGas", [call, *block]), ("eth_getBlockByNumber", ["latest", False])]
+        )
+        if isinstance(answer, RpcError):
+            return await self._refused(call, answer, _room(head))
+        gas, room = int(answer, 16), _room(head)
+        if gas > room:
+            return Refused(f"the call needs {gas} gas, and a transaction may have {room} here")
+        return Estimate(gas, min(gas * MARGIN[0] // MARGIN[1], room))
+
+    async def _refused(self, call: dict[str, str], error: RpcError, room: int) -> Refused:
+        if send_verdict(error) is SendVerdict.HOLD:
+            raise HeldError("funds", f"{self._sender}: {error.message}") from error
+        if not is_revert(error):
             raise ChainError(f"{self._rpc.host} eth_estimateGas: {error}") from error
-        if gas > CAP:
-            return Refused(f"the call needs {gas} gas, above the {CAP} of EIP-7825")
-        return Estimate(gas)
+        if room < CAP and await self._would_fit(call):
+            return Refused(f"the call needs more than the {room} gas that a block holds here")
+        reason = revert_reason(error.data) or error.message
+        return Refused(f"the chain refuses the call: {reason}")
+
+    async def _would_fit(self, call: dict[str, str]) -> bool:
+        """Whether the call succeeds with all the gas that a transaction may ever have: nodes
+        estimate with no more than a block's, and take what runs out of it for a revert."""
+        (answer,) = await self._rpc.batch([("eth_call", [{**call, "gas": hex(CAP)}, "latest"])])
+        return isinstance(answer, str)
+
+
+def _room(head: Any) -> int:
+    """The most gas that a transaction may ask for, by the protocol and by the newest block."""
+    limit = head.get("gasLimit") if isinstance(head, dict) else None
+    return CAP if limit is None else min(CAP, int(limit, 16))

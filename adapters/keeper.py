@@ -13,14 +13,16 @@ from typing import Protocol
 import structlog
 
 from adapters.fee_oracle import FeeOracle
+from adapters.lane_nodes import LaneNodes
 from adapters.redis_lane import Glance, RedisLane, Standing
-from adapters.rpc import Request, RpcError
+from adapters.rpc import RpcError
 from adapters.rpc_errors import SendVerdict, send_verdict
 from adapters.rpc_pool import RpcPool
 from adapters.signer import Signer
 from saga.errors import ChainError, ChainUnavailableError, StoreUnavailableError, TamperedError
 from saga.fees import Fees, Held, Limits, gwei
 from saga.lane import (
+    Duty,
     Fill,
     Outstanding,
     Pace,
@@ -72,6 +74,7 @@ class Keeper:
         self._on_hold = on_hold
         self._lane = lane
         self._rpc = rpc
+        self._nodes = LaneNodes(rpc, lane.sender)
         self._signer = signer
         self._oracle = oracle
         self._limits = limits
@@ -91,6 +94,8 @@ class Keeper:
         self._looked_ms: dict[int, int] = {}
         """Nonce → when nodes were last asked about it."""
         self._idle_looked_ms = 0
+        self._holds: dict[int, str] = {}
+        """Nonce → why its price may not be raised."""
         self.hold = ""
         self.keeping = False
 
@@ -105,6 +110,8 @@ class Keeper:
                 if failing != type(error).__name__:
                     _log.warning("keeper.waiting", error=str(error))
                 failing = type(error).__name__
+            except Exception:  # noqa: BLE001 - what one record brings about must not leave the lane alone
+                _log.exception("keeper.crashed")
             await asyncio.sleep(self._round_seconds)
 
     async def resign(self) -> None:
@@ -119,40 +126,54 @@ class Keeper:
         if standing.kept != self.keeping:
             _log.info("keeper.lease", keeping=standing.kept, keeper=standing.keeper)
         self.keeping = standing.kept
+        out, age = 0, 0.0
         if not standing.kept:
             self.hold = standing.hold
         elif standing.next is not None:
-            await self._look_after(standing, standing.next)
+            out, age = await self._look_after(standing, standing.next)
+            self.hold = next((self._holds[nonce] for nonce in sorted(self._holds)), "")
         self._on_hold(self.hold)
+        self._meter.lane(
+            next_nonce=standing.next or 0,
+            out=out,
+            oldest_seconds=age,
+            keeping=standing.kept,
+            hold=self.hold,
+        )
 
-    async def _look_after(self, standing: Standing, following: int) -> None:
+    async def _look_after(self, standing: Standing, following: int) -> tuple[int, float]:
+        """Returns how many nonces are out, and the age in seconds of the lowest one's bytes."""
         idle = self._spent >= following
         if idle and standing.now_ms - self._idle_looked_ms < IDLE_SECONDS * 1000:
-            self._report(standing, following, out=0)
-            return
-        await self._refresh()
+            return 0, 0.0
+        self._spent, self._head = await self._nodes.position()
         self._idle_looked_ms = standing.now_ms
+        self._forget_spent()
         if self._spent > following:
             await self._foreign(following)
-            return
+            return 0, 0.0
         nonces = range(self._spent, min(following, self._spent + WINDOW))
         glances = await self._lane.glances(nonces)
-        for memory in (self._since, self._strikes):
-            for key in [key for key in memory if key[0] < self._spent]:
-                del memory[key]
-        self._looked_ms = {n: at for n, at in self._looked_ms.items() if n >= self._spent}
         due = [
             nonce
             for nonce, glance in zip(nonces, glances, strict=True)
             if self._is_due(nonce, glance, standing.now_ms)
         ]
+        if due:
+            await self._tend_all(standing, due)
         first = glances[0] if glances else None
         age = 0.0 if first is None else (standing.now_ms - first.at_ms) / 1000
-        self._report(standing, following, out=following - self._spent, oldest_seconds=age)
-        if due:
-            self.hold = await self._tend_all(standing, due)
-        elif not nonces:
-            self.hold = ""
+        return following - self._spent, age
+
+    def _forget_spent(self) -> None:
+        """What was remembered of nonces that the chain has spent."""
+        for memory in (self._since, self._strikes):
+            for key in [key for key in memory if key[0] < self._spent]:
+                del memory[key]
+        for nonce in [nonce for nonce in self._looked_ms if nonce < self._spent]:
+            del self._looked_ms[nonce]
+        for nonce in [nonce for nonce in self._holds if nonce < self._spent]:
+            del self._holds[nonce]
 
     def _is_due(self, nonce: int, glance: Glance | None, now_ms: int) -> bool:
         """Whether it is time to ask nodes about a nonce: a young one is most likely on its way."""
@@ -161,17 +182,6 @@ class Keeper:
             return True
         quiet_ms = 1000 * min(self._pace.rebroadcast_seconds, self._pace.bump_after_seconds)
         return now_ms - max(glance.at_ms, self._looked_ms.get(nonce, 0)) >= quiet_ms
-
-    async def _refresh(self) -> None:
-        spent, head = await self._rpc.batch(
-            [
-                ("eth_getTransactionCount", [self._lane.sender, "latest"]),
-                ("eth_blockNumber", []),
-            ]
-        )
-        if not isinstance(spent, str) or not isinstance(head, str):
-            raise ChainUnavailableError(f"{self._rpc.host} eth_getTransactionCount: {spent}")
-        self._spent, self._head = int(spent, 16), int(head, 16)
 
     async def _foreign(self, following: int) -> None:
         """Somebody else has used the key: the lane goes on behind what they sent."""
@@ -182,13 +192,12 @@ class Keeper:
         )
         await self._lane.raise_to(self._spent)
 
-    async def _tend_all(self, standing: Standing, due: list[int]) -> str:
-        """Do what is to be done about these nonces; returns why the lane holds, if it does."""
+    async def _tend_all(self, standing: Standing, due: list[int]) -> None:
+        """Do what is to be done about these nonces."""
         outs = await self._lane.read(due)
         states = await self._lane.states([out.saga_id for out in outs])
-        known = await self._known(outs)
+        known = await self._nodes.known(outs)
         market = await self._oracle.market()
-        held = ""
         for out, state in zip(outs, states, strict=True):
             self._looked_ms[out.nonce] = standing.now_ms
             key = (out.nonce, len(out.attempts))
@@ -204,55 +213,23 @@ class Keeper:
                 observations=self._strikes.get(key, 0),
             )
             duty = tend(out, sight, market, self._limits, self._pace)
-            held = held or await self._do(duty, out, sight, standing)
-        return held
+            self._holds.pop(out.nonce, None)
+            await self._do(duty, out, sight, standing)
 
-    async def _known(self, outs: list[Outstanding]) -> dict[int, bool]:
-        """Whether all nodes that answer know a transaction for each nonce; for a hole, whether one
-        of them does."""
-        requests: list[Request] = [
-            ("eth_getTransactionByHash", [attempt.hash]) for out in outs for attempt in out.attempts
-        ]
-        holes = [out.nonce for out in outs if not out.attempts]
-        if holes:
-            requests.append(("eth_getTransactionCount", [self._lane.sender, "pending"]))
-        nodes = [list(answers) for answers in await self._rpc.everywhere(requests)]
-        if not nodes:
-            raise ChainUnavailableError(f"{self._rpc.host} eth_getTransactionByHash: no answer")
-        found: dict[int, bool] = {}
-        if holes:
-            pending = [answers.pop() for answers in nodes]
-            counts = [int(count, 16) for count in pending if isinstance(count, str)]
-            if not counts:
-                raise ChainUnavailableError(f"{self._rpc.host} eth_getTransactionCount: no answer")
-            found = {nonce: max(counts) > nonce for nonce in holes}
-        at = 0
-        for out in outs:
-            if out.attempts:
-                end = at + len(out.attempts)
-                # An error answer is no absence.
-                found[out.nonce] = all(
-                    any(tx is not None for tx in answers[at:end]) for answers in nodes
-                )
-                at = end
-        return found
-
-    async def _do(self, duty: object, out: Outstanding, sight: Sight, standing: Standing) -> str:
+    async def _do(self, duty: Duty, out: Outstanding, sight: Sight, standing: Standing) -> None:
         match duty:
             case Wait():
-                return ""
+                pass
             case Rebroadcast():
                 await self._send_again(out)
-                return ""
             case Held(_, reason):
-                if not sight.known:
+                self._holds[out.nonce] = reason
+                if out.attempts and not sight.known:
                     await self._send_again(out)
-                return reason
             case Replace(price):
                 await self._replace(out, price, next_kind(out), sight.state, standing)
             case Fill(price):
                 await self._replace(out, price, AttemptKind.FILL, sight.state, standing)
-        return ""
 
     async def _send_again(self, out: Outstanding) -> None:
         """Give the last bytes to the nodes once more. Below the base fee they may all decline."""
@@ -304,15 +281,3 @@ class Keeper:
                 _log.error("lane.tampered", nonce=out.nonce, error=str(error))
                 return None
         return await self._signer.self_send(out.nonce, self._chain_id, price, kind)
-
-    def _report(
-        self, standing: Standing, following: int, *, out: int, oldest_seconds: float = 0.0
-    ) -> None:
-        with suppress(Exception):  # counting never keeps a lane from being kept
-            self._meter.lane(
-                next_nonce=following,
-                out=out,
-                oldest_seconds=oldest_seconds,
-                keeping=standing.kept,
-                hold=self.hold,
-            )

@@ -102,7 +102,7 @@ class Lookup:
             self._register_kind(message), self._registry, _register(message, self._stand_in)
         )
         # A registration that would be refused is its own step's matter, once the token is there.
-        ahead = registering if isinstance(registering, Estimate) else Estimate(0)
+        ahead = registering if isinstance(registering, Estimate) else Estimate(0, 0)
         cost = deploying.gas + ahead.gas
         call = await priced(
             Call(

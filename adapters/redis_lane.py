@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import msgspec
+import structlog
 from redis.asyncio import Redis
 
 from adapters.redis_client import Scripts, translated
@@ -18,6 +19,9 @@ from saga.model import Attempt, Intent, State
 
 FILL_KEPT_MS = 7 * 86_400_000
 """A filled hole's record is of no use once it is mined; this is plenty."""
+
+
+_log = structlog.get_logger("saga.lane")
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +35,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """The nonce that is given next; None when none was ever taken."""
     hold: str
     keeper: str
+    until_ms: int = 0
+    """When the keeper's lease runs out, as far as that was asked for."""
 
 
 class Glance(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +91,7 @@ class RedisLane:
             next=None if following is None else int(following),
             hold=(hold or b"").decode(),
             keeper=(keeper or b"").decode() if alive else "",
+            until_ms=int(until or 0),
         )
 
     @translated
@@ -174,7 +181,17 @@ class RedisLane:
 
 
 def _outstanding(nonce: int, flat: dict[bytes, bytes] | list[bytes]) -> Outstanding:
+    """A record, or a hole where there is none, or none that a script of ours wrote: storing an
+    attempt for that is refused, since the count does not fit."""
     fields = flat if isinstance(flat, dict) else pairs(flat)
+    try:
+        return _decoded(nonce, fields)
+    except (ValueError, LookupError, msgspec.MsgspecError) as error:
+        _log.error("lane.unreadable", nonce=nonce, error=f"{type(error).__name__}: {error}")
+        return Outstanding(nonce=nonce)
+
+
+def _decoded(nonce: int, fields: dict[bytes, bytes]) -> Outstanding:
     if b"n" not in fields:
         return Outstanding(nonce=nonce)
     return Outstanding(

@@ -65,6 +65,11 @@ class RedisViews:
         fields = await self.client.hgetall(self._keys.saga(saga_id))
         return decode(cast("dict[bytes, bytes]", fields)) if fields else None
 
+    async def several(self, saga_ids: Sequence[str]) -> dict[str, Saga]:
+        """Those of some sagas that are there, by id. One round trip."""
+        hashes = await self._hashes([saga_id.encode() for saga_id in saga_ids])
+        return {saga.id: saga for saga in _readable(hashes)}
+
     @translated
     async def history(self, saga_id: str) -> Sequence[HistoryEntry]:
         raw = await self.client.lrange(self._keys.history(saga_id), 0, -1)

@@ -1,82 +1,22 @@
-"""Settings, read once from the environment and `.env`. Secrets show as stars wherever printed.
+"""Settings, read once from the environment and `.env`. Secrets show as stars wherever printed."""
 
-`python -m saga.config` prints the table of the README, `--check` compares it.
-"""
-
-import re
-import sys
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
-from eth_utils.address import is_checksum_address, to_checksum_address
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from saga.checks import (
+    check_address,
+    check_confirmations,
+    check_private_key,
+    check_redis_url,
+    check_rpc_urls,
+    split_urls,
+)
 from saga.errors import ConfigError
 from saga.fees import GWEI, Limits, max_fee_default, tip_floor
 from saga.lane import Pace
 from saga.policy import Policy
-
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
-_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
-MAX_CONFIRMATIONS = 1000
-_SUFFIXED = ("PROCESSING_QUEUE", "DLQ_NAME")
-
-
-def check_address(value: str) -> str:
-    """EIP-55: one case throughout carries no checksum, mixed case must be a right one."""
-    mixed = value[2:] not in (value[2:].lower(), value[2:].upper())
-    if not _ADDRESS.fullmatch(value) or (mixed and not is_checksum_address(value)):
-        raise ValueError("is no address: 0x and 40 hex digits, with a right checksum if mixed-case")
-    return str(to_checksum_address(value))
-
-
-def check_redis_url(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must begin with redis://, rediss:// or unix://")
-    return value
-
-
-def split_urls(value: SecretStr) -> list[str]:
-    """The endpoints of a comma-separated list."""
-    return [url.strip() for url in value.get_secret_value().split(",")]
-
-
-def check_rpc_urls(value: SecretStr) -> SecretStr:
-    """Never quotes one: paths and users of such URLs are keys."""
-    urls = split_urls(value)
-    for position, url in enumerate(urls, 1):
-        which = "" if len(urls) == 1 else f"endpoint {position} of {len(urls)}: "
-        if not url.startswith(("http://", "https://", "ws://", "wss://")):
-            raise ValueError(f"{which}must begin with http://, https://, ws:// or wss://")
-        try:
-            parts = urlsplit(url)
-            named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        except ValueError:
-            named = False
-        if not named:
-            raise ValueError(f"{which}has no host, or no port that is a number")
-    if len(set(urls)) < len(urls):
-        raise ValueError("names the same endpoint twice")
-    return value
-
-
-def check_confirmations(value: object) -> int | None:
-    """A number of blocks, or None for the chain's `finalized` block."""
-    if value == "finalized":
-        return None
-    text = str(value).strip()
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_CONFIRMATIONS:
-        raise ValueError(f"must be 1 to {MAX_CONFIRMATIONS}, or finalized")
-    return int(text)
-
-
-def check_private_key(value: SecretStr) -> SecretStr:
-    if not _KEY.fullmatch(value.get_secret_value()):
-        raise ValueError("must be 64 hex digits, with or without 0x")
-    return value
-
 
 S = TypeVar("S", bound=BaseSettings)
 Address = Annotated[str, AfterValidator(check_address)]
@@ -321,41 +261,3 @@ def _line(kind: type[BaseSettings], problem: Any) -> str:
     else:
         what = f"is malformed: {problem['msg']}"
     return f"{name} {what}; for example {name}={example}"
-
-
-def settings_table() -> str:
-    """The README's table of settings, as Markdown."""
-    rows = ["| setting | default | what |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
-        default = "**required**" if field.is_required() else _shown(name, field.default)
-        rows.append(f"| `{name}` | {default} | {field.description} |")
-    return "\n".join(rows) + "\n"
-
-
-def _shown(name: str, default: object) -> str:
-    if default is None or name in _SUFFIXED:
-        return ""
-    if isinstance(default, float) and default.is_integer():
-        default = int(default)
-    return f"`{default}`"
-
-
-_MARKS = ("<!-- settings -->\n", "<!-- /settings -->")
-
-
-def _main(arguments: list[str]) -> int:
-    readme = Path(__file__).resolve().parents[1] / "README.md"
-    text = readme.read_text("utf-8")
-    head, rest = text.split(_MARKS[0])
-    old, tail = rest.split(_MARKS[1])
-    if "--check" in arguments:
-        if old == settings_table():
-            return 0
-        sys.stderr.write("README.md: the table of settings is stale; run `make settings`\n")
-        return 1
-    readme.write_text(head + _MARKS[0] + settings_table() + _MARKS[1] + tail, "utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))

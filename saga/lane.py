@@ -103,7 +103,9 @@ def _refused(out: Outstanding, sight: Sight, market: Market, limits: Limits) -> 
     deserted = sight.state is None or sight.state.terminal
     if not deserted or sight.observations < HOLE_OBSERVATIONS:
         return Rebroadcast()
-    return _filled(fees.bump(fees_of(out.attempts[-1], market), market, limits, 0))
+    price = fees.bump(fees_of(out.attempts[-1], market), market, limits, 0)
+    # No pool holds what all have refused: where a raise is too much, an offer will do.
+    return _filled(price if isinstance(price, Fees) else fees.offer(market, limits, 0))
 
 
 def _filled(price: Fees | Held) -> Duty:

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from saga.checks import check_private_key, check_rpc_urls, split_urls
 from saga.cli.render import print_json
-from saga.config import check_private_key, check_rpc_urls, load, setting, split_urls
+from saga.config import load, setting
 from saga.errors import ChainUnavailableError, UsageError
 
 REAL_MONEY = (1, 137)

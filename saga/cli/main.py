@@ -18,8 +18,16 @@ app = typer.Typer(
 )
 contracts_app = typer.Typer(help="Contracts of development chains.", no_args_is_help=True)
 app.add_typer(contracts_app, name="contracts")
+chain_app = typer.Typer(
+    help="The chain and the transactions that are out; no replica need run.", no_args_is_help=True
+)
+app.add_typer(chain_app, name="chain")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else.")]
+IdOrModel = Annotated[str, typer.Argument(help="Saga id or model id.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be sent; sign and send nothing.")
+]
 StateOption = Annotated[State | None, typer.Option("--state", help="Only sagas in this state.")]
 
 
@@ -74,11 +82,7 @@ def list_(*, state: StateOption = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def show(
-    id_or_model: Annotated[str, typer.Argument(help="Saga id or model id.")],
-    *,
-    as_json: Json = False,
-) -> None:
+def show(id_or_model: IdOrModel, *, as_json: Json = False) -> None:
     """Show one saga: state, reason, addresses, transactions, history."""
     from saga.cli.show import show_saga  # noqa: PLC0415
 
@@ -100,6 +104,42 @@ def resume(
     from saga.cli.resume import resume_sagas  # noqa: PLC0415
 
     resume_sagas(ids or [], all_=all_, state=state, dry_run=dry_run, as_json=as_json)
+
+
+@chain_app.command()
+def status(
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Changes nothing here: the command only reads.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Endpoints, head, fees, limits, and the lane of the configured key: what is out, and holes."""
+    from saga.cli.chain_status import chain_status  # noqa: PLC0415
+
+    chain_status(as_json=as_json)
+
+
+@chain_app.command()
+def bump(id_or_model: IdOrModel, *, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Replace what is out of a saga by the same transactions with higher fees."""
+    from saga.cli.chain import bump_saga  # noqa: PLC0415
+
+    bump_saga(id_or_model, dry_run=dry_run, as_json=as_json)
+
+
+@chain_app.command()
+def cancel(
+    id_or_model: IdOrModel,
+    *,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Replace what is out of a saga by self-sends: it ends as cancelled and can be resumed."""
+    from saga.cli.chain import cancel_saga  # noqa: PLC0415
+
+    cancel_saga(id_or_model, dry_run=dry_run, as_json=as_json, yes=yes)
 
 
 @contracts_app.command()

@@ -1,15 +1,20 @@
 """Sagas as rows, documents and lines for people and machines."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from saga.model import HistoryEntry, Saga, State, Step
+from saga.fees import gwei
+from saga.model import Attempt, HistoryEntry, Saga, State, Step
+
+Attempts = Mapping[Step, Sequence[Attempt]]
+"""Every transaction of the steps that are not confirmed, as the lane's records have them."""
 
 STATE_STYLES = {
     State.ACKED: "green",
@@ -43,8 +48,10 @@ def print_json(document: object) -> None:
     sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
 
 
-def document(saga: Saga) -> dict[str, Any]:
-    """A saga as JSON shows it. Signed bytes are left out."""
+def document(
+    saga: Saga, attempts: Attempts = MappingProxyType({}), held: str | None = None
+) -> dict[str, Any]:
+    """A saga as JSON shows it. Signed bytes are left out. `held`: why its lane is."""
     found = {
         "id": saga.id,
         "state": saga.state,
@@ -60,14 +67,15 @@ def document(saga: Saga) -> dict[str, Any]:
         "error_class": saga.error_class,
         "failed_in": saga.failed_in,
         "token_address": None if saga.deployment is None else saga.deployment.token,
-        "deployment": _step(saga, Step.DEPLOY),
-        "registration": _step(saga, Step.REGISTER),
+        "held": held,
+        "deployment": _step(saga, Step.DEPLOY, attempts),
+        "registration": _step(saga, Step.REGISTER, attempts),
         "traceparent": saga.traceparent,
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _step(saga: Saga, step: Step) -> dict[str, Any] | None:
+def _step(saga: Saga, step: Step, attempts: Attempts) -> dict[str, Any] | None:
     intent, receipt = saga.intent(step), saga.receipt(step)
     if intent is None and receipt is None:
         return None
@@ -75,7 +83,18 @@ def _step(saga: Saga, step: Step) -> dict[str, Any] | None:
     if intent is not None:
         shown["nonce"] = intent.nonce
         shown["predicted_address"] = intent.predicted
-        shown["transaction_hashes"] = [attempt.hash for attempt in intent.attempts]
+        signed = attempts.get(step, intent.attempts)
+        shown["transaction_hashes"] = [attempt.hash for attempt in signed]
+        if step in attempts:
+            shown["transactions"] = [
+                {
+                    "hash": attempt.hash,
+                    "kind": attempt.kind,
+                    "max_fee_gwei": gwei(attempt.max_fee),
+                    "max_priority_fee_gwei": gwei(attempt.max_priority_fee),
+                }
+                for attempt in signed
+            ]
     if receipt is not None:
         shown["receipt"] = msgspec.structs.asdict(receipt)
     return shown

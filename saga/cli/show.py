@@ -5,7 +5,11 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from adapters.log_setup import configure_logging
+from adapters.redis_lane import RedisLane
+from adapters.redis_views import RedisViews
 from saga.cli.render import (
+    Attempts,
     console,
     document,
     history_documents,
@@ -16,12 +20,20 @@ from saga.cli.render import (
 )
 from saga.config import StoreSettings, load
 from saga.errors import UsageError
-from saga.model import HistoryEntry, Saga, State, Step
-from saga.store import open_store
+from saga.fees import gwei
+from saga.model import Attempt, HistoryEntry, Saga, State, Step
+from saga.store import open_store, redis_keys
 
 
 def list_sagas(state: State | None, *, as_json: bool) -> None:
-    asyncio.run(_list(load(StoreSettings), [state] if state else list(State), as_json=as_json))
+    asyncio.run(_list(_loaded(), [state] if state else list(State), as_json=as_json))
+
+
+def _loaded() -> StoreSettings:
+    """The settings; and what is unreadable is logged to stderr, never into the output."""
+    settings = load(StoreSettings)
+    configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
+    return settings
 
 
 async def _list(settings: StoreSettings, states: Sequence[State], *, as_json: bool) -> None:
@@ -52,7 +64,7 @@ def _row(saga: Saga) -> tuple[str, ...]:
 
 def show_saga(id_or_model: str, *, as_json: bool) -> None:
     """Raises UsageError when there is none."""
-    asyncio.run(_show(load(StoreSettings), id_or_model, as_json=as_json))
+    asyncio.run(_show(_loaded(), id_or_model, as_json=as_json))
 
 
 async def _show(settings: StoreSettings, id_or_model: str, *, as_json: bool) -> None:
@@ -64,10 +76,11 @@ async def _show(settings: StoreSettings, id_or_model: str, *, as_json: bool) -> 
             )
         history = await views.history(saga.id)
         siblings = await views.siblings(saga.model_id) if saga.model_id else []
+        attempts, held = await _in_flight(settings, views, saga)
     others = [other for other in siblings if other.id != saga.id]
     if as_json:
         print_json(
-            document(saga)
+            document(saga, attempts, held)
             | {
                 "history": history_documents(history),
                 "other_sagas_of_the_model": [
@@ -76,17 +89,37 @@ async def _show(settings: StoreSettings, id_or_model: str, *, as_json: bool) -> 
             }
         )
         return
-    _print_saga(saga, history, others)
+    _print_saga(saga, attempts, held)
+    _print_history(history, others)
 
 
-def _print_saga(saga: Saga, history: Sequence[HistoryEntry], others: Sequence[Saga]) -> None:
+async def _in_flight(
+    settings: StoreSettings, views: RedisViews, saga: Saga
+) -> tuple[Attempts, str | None]:
+    """Every transaction of the saga's unconfirmed steps; and why their lane is held, if it is."""
+    attempts: dict[Step, Sequence[Attempt]] = {}
+    held = None
+    for step in Step:
+        intent = saga.intent(step)
+        if intent is None or saga.receipt(step) is not None:
+            continue
+        lane = RedisLane(
+            views.client, redis_keys(settings), chain_id=intent.chain_id, sender=intent.sender
+        )
+        attempts[step] = await lane.attempts_of(intent)
+        held = (await lane.standing()).hold or held
+    return attempts, held
+
+
+def _print_saga(saga: Saga, attempts: Attempts, held: str | None) -> None:
     out = console()
-    out.print(f"saga     {saga.id}   {styled(saga.state)}")
+    out.print(f"{'saga':<10} {saga.id}   {styled(saga.state)}")
     shown: dict[str, object] = {
         "model": saga.model_id,
         "reason": saga.error,
         "class": saga.error_class,
         "failed in": saga.failed_in,
+        "held": held,
         "token": saga.deployment.token if saga.deployment else None,
         "tries": saga.attempts or None,
         "trace": saga.traceparent.split("-")[1] if saga.traceparent else None,
@@ -99,10 +132,18 @@ def _print_saga(saga: Saga, history: Sequence[HistoryEntry], others: Sequence[Sa
                 f"at {receipt.gas_price / 1e9:g} gwei"
             )
         elif intent is not None:
-            shown[name] = f"{intent.attempts[-1].hash} nonce {intent.nonce}, not confirmed yet"
+            shown[name] = f"nonce {intent.nonce}, not confirmed yet"
+            for number, attempt in enumerate(attempts[step], 1):
+                shown[f"{name} {number}"] = (
+                    f"{attempt.hash} {attempt.kind} at most {gwei(attempt.max_fee)} gwei"
+                )
     for label, value in shown.items():
         if value is not None:
-            out.print(f"{label:<9}{safe(value)}")
+            out.print(f"{label:<10} {safe(value)}")
+
+
+def _print_history(history: Sequence[HistoryEntry], others: Sequence[Saga]) -> None:
+    out = console()
     table = Table("at", "what", "state", "worker", "fence", "note")
     for entry in history:
         state = f"{entry.was.value} → {styled(entry.state)}" if entry.was else styled(entry.state)

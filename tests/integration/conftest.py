@@ -1,5 +1,6 @@
 """A chain with a block a second and the contracts on it, for tests that run the real service."""
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,20 +28,37 @@ def service_node(service_anvil: EmbeddedAnvil) -> Node:
 
 
 @pytest.fixture
-def fleet_of(
-    service_node: Node, valkey: EmbeddedValkey, tmp_path: Path
-) -> Iterator[Callable[..., Fleet]]:
-    """Makes the fleet of a test, on an empty Redis; all its processes end with the test."""
+def own_anvil() -> Iterator[EmbeddedAnvil]:
+    """A node of one test's own, whose blocks have room for all that a test sends."""
+    with EmbeddedAnvil("--gas-limit", "1000000000") as anvil:
+        yield anvil
+
+
+@pytest.fixture
+def own_node(own_anvil: EmbeddedAnvil) -> Node:
+    """The same with the contracts deployed and a block a second."""
+    node = Node(own_anvil.url)
+    node.request("evm_setIntervalMining", 1)
+    return node
+
+
+@pytest.fixture
+def fleet_on(valkey: EmbeddedValkey, tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
+    """Makes a fleet on a node, on an empty Redis; all its processes end with the test."""
     with Redis.from_url(valkey.url) as client:
         client.flushall()
     made: list[Fleet] = []
 
-    def make(**settings: str) -> Fleet:
-        made.append(
-            Fleet(valkey.url, service_node.url, service_node.contracts, tmp_path, **settings)
-        )
+    def make(node: Node, **settings: str) -> Fleet:
+        made.append(Fleet(valkey.url, node.url, node.contracts, tmp_path, **settings))
         return made[-1]
 
     yield make
     for fleet in made:
         fleet.end()
+
+
+@pytest.fixture
+def fleet_of(service_node: Node, fleet_on: Callable[..., Fleet]) -> Callable[..., Fleet]:
+    """Makes the fleet of a test on the module's node."""
+    return functools.partial(fleet_on, service_node)

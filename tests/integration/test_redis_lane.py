@@ -1,5 +1,8 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +25,10 @@ from tests.integration.lua.store import (
     opened,
     pair,
     skip,
+)
+
+GOLDEN: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "golden" / "saga_hash.json").read_text("utf-8")
 )
 
 
@@ -211,6 +218,35 @@ async def test_keepers_in_turn(corner: Corner) -> None:
         await corner.client.hset(key, "keeper_until", 1)
     (out,) = await corner.lane().read([3])
     assert out.attempts == (attempt(3), *(attempt(1001 * fence) for fence in range(1, 13)))
+
+
+async def test_golden(corner: Corner) -> None:
+    """The golden lane and the golden record of a nonce read as they were meant."""
+    await corner.client.hset(corner.keys.lane(CHAIN_ID, SENDER), mapping=GOLDEN["lane"])
+    await corner.client.hset(corner.keys.nonce(CHAIN_ID, SENDER, 5), mapping=GOLDEN["nonce"])
+    lane = corner.lane()
+    standing = await lane.standing()
+    assert (standing.next, standing.fence, standing.keeper) == (7, 3, "")
+    assert standing.hold == GOLDEN["lane"]["hold"]
+    (out,) = await lane.read([5])
+    assert (out.saga_id, out.step, out.cost_gas) == (GOLDEN["nonce"]["saga"], "deploy", 2_000_000)
+    assert out.at_ms == 1_700_000_009_456
+    assert [each.kind for each in out.attempts] == ["call", "cancel"]
+    assert [each.hash[2:4] for each in out.attempts] == ["55", "77"]
+
+
+async def test_golden_fields(corner: Corner) -> None:
+    """Lane and record have the golden fields when all has happened to them, and no others."""
+    await in_pair(corner)
+    await corner.lane().keep("w1", lease_ms=60_000, hold="funds")
+    await corner.lane().raise_to(9)
+    await add(corner, 3, 100, AttemptKind.CANCEL)
+    await add(corner, 8, 101, AttemptKind.FILL)
+    lane, records = await corner.stored_lane(), await corner.records()
+    assert {name.decode() for name in lane} == {*GOLDEN["lane"]}
+    assert {name.decode() for name in records[3]} == {*GOLDEN["nonce"]}
+    assert {name.decode() for name in records[8]} == {*GOLDEN["nonce"]} - {"a1"}
+    assert records[8][b"step"] == b"fill"
 
 
 async def test_store_away() -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -19,21 +20,25 @@ from hypothesis.stateful import (
 from adapters.embedded import EmbeddedValkey
 from adapters.redis_client import connect
 from adapters.redis_codec import decode
+from saga import engine
+from saga.actions import Fail
 from saga.errors import LeaseLostError
+from saga.lane import Outstanding
 from saga.messages import identify
-from saga.model import Saga, State, Step
+from saga.model import AttemptKind, ErrorClass, Intent, Saga, State, Step
 from saga.ports import Change
 from tests.integration.lua.store import (
     CHAIN_ID,
-    DEPLOYMENT,
-    REGISTRATION,
     SENDER,
     Corner,
     Worker,
     advance,
+    attempt,
+    confirm,
     envelope,
     fail,
     intent,
+    pair,
     skip,
 )
 
@@ -41,6 +46,7 @@ T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
 
 WORKERS = 3
+MAX_IN_FLIGHT = 3
 MESSAGES = 5
 PUBLISHED = (State.PUBLISHED, State.ACKED)
 BOUNDS = settings(
@@ -69,7 +75,8 @@ class JournalMachine(RuleBasedStateMachine):
     """Several replicas on one Valkey that do everything a replica may do, in any order.
 
     `leases` is the truth by our own book-keeping: who may write to which saga. Whoever lost a
-    lease goes on in `zombies` with what it remembers.
+    lease goes on in `zombies` with what it remembers. `given` says whose each nonce is, `done`
+    which are settled, `keeper` who looks after the lane.
     """
 
     def __init__(self, run: Run[Any], client: Any) -> None:
@@ -77,12 +84,23 @@ class JournalMachine(RuleBasedStateMachine):
         self.run = run
         self.corner = Corner(client)
         self.workers = [
-            self.corner.worker(f"w{number}", max_in_flight=3) for number in range(WORKERS)
+            self.corner.worker(f"w{number}", max_in_flight=MAX_IN_FLIGHT)
+            for number in range(WORKERS)
         ]
         self.delivered: set[str] = set()
         self.leases: dict[str, tuple[Worker, Saga]] = {}
         self.zombies: list[tuple[Worker, Saga]] = []
         self.spent = 0
+        self.next = 0
+        self.given: dict[int, tuple[str, str]] = {}
+        self.done: set[int] = set()
+        self.keeper: tuple[str, int] | None = None
+        self.last_keeper = ""
+        self.fence = 0
+        self.bytes = 10_000
+        """The number of the bytes that an attempt signs next."""
+        self.kept: dict[int, dict[bytes, bytes]] = {}
+        """The attempts of each nonce, as stored when last looked at."""
         self.seen: dict[str, Saga] = {}
 
     # --- What may happen.
@@ -147,13 +165,27 @@ class JournalMachine(RuleBasedStateMachine):
         self._lose(saga.id, writes=1)
 
     @precondition(lambda self: self.leases)
-    @rule(which=pick)
-    def abandon(self, which: int) -> None:
-        """A holder forgets its deployment's intent."""
+    @rule(which=pick, step=st.sampled_from(Step))
+    def abandon(self, which: int, step: Step) -> None:
+        """A holder forgets an intent whose nonce is spent."""
         worker, saga = self._lease(which)
-        if saga.state is State.VALIDATED and saga.deploy is not None:
-            after = self.run(worker.abandon(saga, Step.DEPLOY, attempts=1, note="reverted"))
+        state = State.VALIDATED if step is Step.DEPLOY else State.TOKEN_DEPLOYED
+        if saga.state is state and saga.intent(step) is not None:
+            after = self.run(worker.abandon(saga, step, attempts=1, note="reverted"))
             self.leases[saga.id] = (worker, after)
+            self._settle(saga, after)
+
+    @precondition(lambda self: self.leases)
+    @rule(which=pick)
+    def cancelled(self, which: int) -> None:
+        """A holder finds that an operator has cancelled its step."""
+        worker, saga = self._lease(which)
+        step = Step.DEPLOY if saga.state is State.VALIDATED else Step.REGISTER
+        if saga.state in (State.VALIDATED, State.TOKEN_DEPLOYED) and saga.intent(step) is not None:
+            forget = (step, Step.REGISTER)
+            change = engine._change(saga, Fail(ErrorClass.CANCELLED, "cancelled", forget=forget))
+            self._settle(saga, self.run(worker.move(saga, State.DEAD_LETTERED, change)))
+            self._lose(saga.id, writes=1)
 
     @precondition(lambda self: self.leases)
     @rule(which=pick)
@@ -233,6 +265,51 @@ class JournalMachine(RuleBasedStateMachine):
             self.run(self.corner.client.lpush(keys.inbound, raw))
             self.run(self.corner.client.lrem(keys.dead_letters, -1, letter))
 
+    @rule(number=workers)
+    def keep(self, number: int) -> None:
+        """A replica asks for the lane, or prolongs its lease."""
+        name = f"w{number}"
+        standing = self.run(self.corner.lane().keep(name, lease_ms=900_000, hold=""))
+        if self.keeper is None:
+            self.fence += self.last_keeper != name
+            self.keeper, self.last_keeper = (name, self.fence), name
+        assert (standing.keeper, standing.fence) == self.keeper
+        assert standing.kept == (self.keeper[0] == name)
+
+    @precondition(lambda self: self.keeper)
+    @rule(resigns=st.booleans())
+    def unkept(self, *, resigns: bool) -> None:
+        """The keeper gives the lane up, or its lease runs out."""
+        assert self.keeper is not None
+        if resigns:
+            self.run(self.corner.lane().keep(self.keeper[0], lease_ms=0, hold=""))
+        else:
+            key = self.corner.keys.lane(CHAIN_ID, SENDER)
+            self.run(self.corner.client.hset(key, "keeper_until", 1))
+        self.keeper = None
+
+    @rule(which=pick, number=workers, fence=st.integers(-1, 1), lag=st.integers(0, 1))
+    def attempt(self, which: int, number: int, fence: int, lag: int) -> None:
+        """Somebody who may or may not keep the lane stores one more transaction for a nonce."""
+        nonces = [nonce for nonce in range(self.next + 1) if nonce not in self.done]
+        nonce = nonces[which % len(nonces)]
+        name, told = f"w{number}", max(self.fence + fence, 0)
+        before = self.run(self.corner.contents())
+        stored = self.run(self._attempt(nonce, name, told, lag))
+        right = (
+            self.keeper == (name, told) and nonce < self.next and not (lag and nonce in self.kept)
+        )
+        assert stored == right
+        if not stored:
+            assert self.run(self.corner.contents()) == before
+
+    @rule(further=st.integers(-2, 2))
+    def raise_lane(self, further: int) -> None:
+        """The lane is moved past nonces that somebody else has used."""
+        least = max(self.next + further, 0)
+        self.next = max(self.next, least)
+        assert self.run(self.corner.lane().raise_to(least)) == self.next
+
     @rule()
     def mine(self) -> None:
         """The chain spends every nonce that was taken."""
@@ -302,9 +379,34 @@ class JournalMachine(RuleBasedStateMachine):
         nonces = [step.nonce for step in intents]
         assert len(nonces) == len(set(nonces))
         lane = found.get(self.corner.keys.lane(CHAIN_ID, SENDER).encode(), {})
-        assert all(nonce < int(lane[b"next"]) for nonce in nonces)
+        assert int(lane.get(b"next", b"0")) == self.next
+        self._law_records(found, intents)
         deploying = Counter(saga.model_id for saga in sagas.values() if saga.deploy)
         assert all(count == 1 for count in deploying.values())
+
+    def _law_records(self, found: dict[bytes, Any], intents: list[Intent]) -> None:
+        """Each nonce below the next has one record, or is settled, or is a hole that nobody took;
+        a record keeps every attempt, and begins with the bytes of its owner."""
+        prefix = self.corner.keys.nonce(CHAIN_ID, SENDER, 0)[:-1].encode()
+        records = {
+            int(key.removeprefix(prefix)): record
+            for key, record in found.items()
+            if key.startswith(prefix)
+        }
+        assert set(self.given) <= set(range(self.next))
+        assert self.given.keys() - self.done == {n for n, r in records.items() if r[b"saga"]}
+        for nonce, record in records.items():
+            owner = (record[b"saga"].decode(), record[b"step"].decode())
+            assert owner == self.given.get(nonce, ("", "fill"))
+            attempts = {
+                b"a%d" % number: record[b"a%d" % number] for number in range(int(record[b"n"]))
+            }
+            assert self.kept.get(nonce, {}).items() <= attempts.items()
+            self.kept[nonce] = attempts
+        for signed in intents:
+            if signed.nonce not in self.done:
+                assert records[signed.nonce][b"a0"] == msgspec.json.encode(signed.attempts[0])
+                assert signed.attempts[0].raw
 
     def teardown(self) -> None:
         """Whatever happened: one replica that lives brings everything delivered to an end."""
@@ -318,7 +420,7 @@ class JournalMachine(RuleBasedStateMachine):
             self.run(self.corner.clear())
 
     async def _finish(self) -> None:
-        corner, survivor = self.corner, self.corner.worker("survivor", max_in_flight=3)
+        corner, survivor = self.corner, self.corner.worker("survivor", max_in_flight=MAX_IN_FLIGHT)
         keys = corner.keys
         self.leases.clear()
         while await corner.client.lmove(keys.inbound, keys.processing, "RIGHT", "LEFT"):
@@ -365,8 +467,25 @@ class JournalMachine(RuleBasedStateMachine):
             self._grant(worker, saga)
 
     async def _mine(self) -> None:
-        lane = await self.corner.client.hget(self.corner.keys.lane(CHAIN_ID, SENDER), "next")
-        self.spent = int(lane or 0)
+        self.spent = self.next
+
+    async def _attempt(self, nonce: int, keeper: str, fence: int, lag: int) -> bool:
+        """With the record as read, or as it was some attempts ago."""
+        (out,) = await self.corner.lane().read([nonce])
+        seen: Outstanding = msgspec.structs.replace(out, attempts=out.attempts[lag:])
+        self.bytes += 1
+        kind = AttemptKind.CALL if out.attempts else AttemptKind.FILL
+        return await self.corner.lane().add_attempt(
+            seen, attempt(self.bytes, kind), note="", worker=keeper, keeper=keeper, fence=fence
+        )
+
+    def _settle(self, before: Saga, after: Saga) -> None:
+        """The nonces of intents that a write has forgotten, or has stored without their bytes."""
+        for step in Step:
+            signed = before.intent(step)
+            if signed is not None and after.intent(step) != signed:
+                self.done.add(signed.nonce)
+                self.kept.pop(signed.nonce, None)
 
     async def _work(self, worker: Worker, saga: Saga, steps: int) -> None:
         for _ in range(steps):
@@ -386,12 +505,12 @@ class JournalMachine(RuleBasedStateMachine):
                 return await self._judge(worker, saga)
             case State.VALIDATED if saga.deploy is None:
                 return await self._intend(worker, saga, Step.DEPLOY)
-            case State.VALIDATED:
-                return await advance(worker, saga, State.TOKEN_DEPLOYED, deployment=DEPLOYMENT)
             case State.TOKEN_DEPLOYED if saga.register is None:
                 return await self._intend(worker, saga, Step.REGISTER)
-            case State.TOKEN_DEPLOYED:
-                return await advance(worker, saga, State.REGISTERED, registration=REGISTRATION)
+            case State.VALIDATED | State.TOKEN_DEPLOYED:
+                after = await confirm(worker, saga)
+                self._settle(saga, after)
+                return after
             case State.REGISTERED:
                 event = saga.id.encode()
                 return await worker.move(saga, State.PUBLISHED, Change(saga=saga, event=event))
@@ -406,14 +525,22 @@ class JournalMachine(RuleBasedStateMachine):
         return await (skip if saga.claim_same else fail)(worker, saga)
 
     async def _intend(self, worker: Worker, saga: Saga, step: Step) -> Saga:
+        """Every other model's registration goes out right behind its deployment."""
         nonce = 0
+        both = step is Step.DEPLOY and saga.register is None and saga.model_id == "model-0"
         while True:
-            answer = await worker.intend(saga, intent(nonce, step), spent=self.spent, known=0)
+            intents = pair(nonce) if both else (intent(nonce, step),)
+            answer = await worker.propose(saga, *intents, spent=self.spent, known=0)
             if answer.claim_holder is not None:
                 return await fail(worker, saga, why="conflict")
             if answer.lane_full:
+                assert self.next + len(intents) - self.spent > MAX_IN_FLIGHT
                 return saga
             if answer.saga is not None:
+                for signed in intents:
+                    assert signed.nonce == self.next
+                    self.given[signed.nonce] = (saga.id, signed.step.value)
+                    self.next += 1
                 return answer.saga
             nonce = cast("int", answer.next_nonce)
 

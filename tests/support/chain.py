@@ -80,7 +80,7 @@ class Node:
 
     def hold_blocks(self) -> None:
         """No block from now on but by `mine`."""
-        self.request("anvil_setAutomine", False)
+        self.request("evm_setAutomine", False)
 
     def mine(self, blocks: int = 1) -> None:
         for _ in range(blocks):
@@ -119,7 +119,7 @@ class Node:
             yield
         finally:
             self.request("anvil_dropAllTransactions")
-            self.request("anvil_setAutomine", True)
+            self.request("evm_setAutomine", True)
             assert self.request("evm_revert", snapshot) is True
 
 

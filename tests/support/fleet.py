@@ -5,24 +5,29 @@ import json
 import os
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from adapters.embedded import DEV_ACCOUNT, DEV_MNEMONIC_KEY, rpc_request
+from adapters.embedded import DEV_ACCOUNT, DEV_MNEMONIC_KEY, free_port, rpc_request
 from adapters.redis_views import RedisViews
 from saga.audit import Evidence
 from saga.cli.evidence import collect
 from saga.cli.replica import start_replica
 from saga.config import Settings, StoreSettings
 from saga.messages import identify
-from saga.model import Saga, State
-from saga.store import open_store
+from saga.model import HistoryEntry, Saga, State
+from saga.store import open_store, redis_keys
 
 LOOK_SECONDS = 0.1
+EMBEDDED_CHAIN_ID = 31337
+REFUSED_TO_START = 2
+"""Exit status of a replica that has named what it lacks."""
 
 
 def payload(model_id: str, **changes: Any) -> dict[str, Any]:
@@ -44,11 +49,16 @@ def message(model_id: str, **changes: Any) -> bytes:
 
 
 class Fleet:
-    """Replicas that share one Redis, one chain and one key. Leaving the block ends them all."""
+    """Replicas that share one Redis, one chain and one key. Leaving the block ends them all.
+
+    `rpc_url` is the node itself, where this looks for what there is; the replicas are given another
+    way there by the setting WEB3_PROVIDER_URL.
+    """
 
     def __init__(
         self, redis_url: str, rpc_url: str, contracts: dict[str, str], folder: Path, **settings: str
     ) -> None:
+        self._node_url = rpc_url
         self.environment = {
             "REDIS_URL": redis_url,
             "WEB3_PROVIDER_URL": rpc_url,
@@ -62,6 +72,8 @@ class Fleet:
         }
         self._folder = folder
         self._replicas: list[subprocess.Popen[bytes]] = []
+        self._ports: list[int] = []
+        self._given_up: set[int] = set()
         self.kills = 0
 
     @property
@@ -79,12 +91,60 @@ class Fleet:
         with self.redis as client:
             client.lpush(self.settings.INBOUND_QUEUE, *messages)
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """One more replica, as an operator starts it."""
-        log = self._folder / f"replica-{len(self._replicas)}.log"
-        replica = start_replica(self.environment, self._folder, log)
+    def start(self, **changes: str) -> subprocess.Popen[bytes]:
+        """One more replica, as an operator starts it; `changes` are this one's own settings."""
+        settings = {**self.environment, **changes}
+        replica = start_replica(settings, self._folder, self._log(len(self._replicas)))
         self._replicas.append(replica)
+        self._ports.append(int(settings["HTTP_PORT"]))
         return replica
+
+    def start_measured(self, **changes: str) -> subprocess.Popen[bytes]:
+        """The same, with `/metrics` for `metric`."""
+        return self.start(HTTP_PORT=str(free_port()), **changes)
+
+    def supervise(self) -> None:
+        """Start again what has refused to start, as a supervisor does. Raises AssertionError for a
+        replica that ended in any other way and was not killed here."""
+        for number, replica in enumerate(self._replicas):
+            if replica.poll() is not None and number not in self._given_up:
+                self._given_up.add(number)
+                assert replica.returncode == REFUSED_TO_START, self.log(replica)
+                self.start()
+
+    def _log(self, number: int) -> Path:
+        return self._folder / f"replica-{number}.log"
+
+    def log(self, replica: subprocess.Popen[bytes]) -> str:
+        """What a replica has said so far."""
+        return self._log(self._replicas.index(replica)).read_text("utf-8", "replace")
+
+    def worker(self, replica: subprocess.Popen[bytes]) -> str:
+        """The name that a replica, once started, gives itself in leases and histories."""
+        lines = [json.loads(line) for line in self.log(replica).splitlines() if line[:1] == "{"]
+        return str(next(line["worker"] for line in lines if line["event"] == "started"))
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples with these labels, over the measured replicas that live."""
+        total = 0.0
+        for port, replica in zip(self._ports, self._replicas, strict=True):
+            if port and replica.poll() is None:
+                text = await asyncio.to_thread(_exposition, port)
+                for family in text_string_to_metric_families(text):
+                    total += sum(
+                        sample.value
+                        for sample in family.samples
+                        if sample.name == name and labels.items() <= sample.labels.items()
+                    )
+        return total
+
+    def lane(self, sender: str = DEV_ACCOUNT) -> dict[str, str]:
+        """The fields of a lane on the embedded nodes' chain; without any before its first nonce."""
+        with self.redis as client:
+            found: dict[bytes, bytes] = client.hgetall(
+                redis_keys(self.settings).lane(EMBEDDED_CHAIN_ID, sender)
+            )
+        return {name.decode(): value.decode() for name, value in found.items()}
 
     @property
     def alive(self) -> list[subprocess.Popen[bytes]]:
@@ -97,16 +157,22 @@ class Fleet:
 
     async def until_started(self) -> None:
         """Wait until the newest replica says that it has started."""
-        log = self._folder / f"replica-{len(self._replicas) - 1}.log"
-        deadline = time.monotonic() + 20
-        while '"started"' not in log.read_text("utf-8", "replace"):
-            assert time.monotonic() < deadline, log.read_text("utf-8", "replace")
+        await self.until_logged(self._replicas[-1], '"started"')
+
+    async def until_logged(
+        self, replica: subprocess.Popen[bytes], text: str, *, seconds: float = 20.0
+    ) -> None:
+        """Wait until a replica has said something."""
+        deadline = time.monotonic() + seconds
+        while text not in (log := self.log(replica)):
+            assert time.monotonic() < deadline, log
             await asyncio.sleep(LOOK_SECONDS)
 
     def kill(self, replica: subprocess.Popen[bytes]) -> None:
         """SIGKILL."""
         replica.kill()
         replica.wait()
+        self._given_up.add(self._replicas.index(replica))
         self.kills += 1
 
     async def until(
@@ -150,7 +216,7 @@ class Fleet:
 
         await self.until(done, seconds=seconds, each=each)
         async with open_store(self.settings) as (views, _):
-            return await collect(views, self.environment["WEB3_PROVIDER_URL"], sent)
+            return await collect(views, self._node_url, sent)
 
     async def until_counted(self, state: State, count: int, *, seconds: float = 100.0) -> None:
         """Wait until so many sagas are in a state, without reading them."""
@@ -159,6 +225,10 @@ class Fleet:
             while (counts := await views.counts())[state] < count:
                 assert time.monotonic() < deadline, counts
                 await asyncio.sleep(LOOK_SECONDS)
+
+    async def history(self, saga: Saga) -> list[HistoryEntry]:
+        async with open_store(self.settings) as (views, _):
+            return list(await views.history(saga.id))
 
     async def dead_letters(self) -> list[bytes]:
         async with open_store(self.settings) as (views, _):
@@ -179,7 +249,7 @@ class Fleet:
 
     def chain_view(self) -> list[object]:
         """The key's nonces, mined and pending, and the node's pool."""
-        url = self.environment["WEB3_PROVIDER_URL"]
+        url = self._node_url
         return [
             rpc_request(url, "eth_getTransactionCount", DEV_ACCOUNT, "latest"),
             rpc_request(url, "eth_getTransactionCount", DEV_ACCOUNT, "pending"),
@@ -214,3 +284,8 @@ class Fleet:
 
 async def look(views: RedisViews) -> dict[str, Saga]:
     return {saga.id: saga async for saga in views.sagas(list(State))}
+
+
+def _exposition(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+        return str(reply.read().decode())

@@ -15,6 +15,7 @@ from saga.errors import TamperedError
 from saga.model import (
     SCHEMA,
     Attempt,
+    AttemptKind,
     Deployment,
     ErrorClass,
     HistoryEntry,
@@ -117,12 +118,13 @@ def test_golden_fields() -> None:
 
 
 def test_golden_names() -> None:
-    """States, steps, error classes and kinds of history entries are stored as they always were."""
+    """States, steps, error classes and kinds of attempts and history entries stay as stored."""
     names = {
         "schema": SCHEMA,
         "states": [state.value for state in State],
         "steps": [step.value for step in Step],
         "error_classes": [error.value for error in ErrorClass],
+        "attempt_kinds": [kind.value for kind in AttemptKind],
         "history_kinds": [*get_args(HistoryKind)],
     }
     assert names == {name: GOLDEN[name] for name in names}
@@ -144,8 +146,45 @@ def test_golden_keys() -> None:
         "claim": keys.claim("model_1"),
         "sagas_of": keys.sagas_of("model_1"),
         "lane": keys.lane(31337, SENDER),
-        "outstanding": keys.outstanding(31337, SENDER),
+        "nonce": keys.nonce(31337, SENDER, 5),
     } == GOLDEN["keys"]
+
+
+CALL = Attempt(
+    hash="0x" + "55" * 32, raw="0x02f8", max_fee=3000000000, max_priority_fee=1, gas=21000
+)
+CANCEL = Attempt(
+    hash="0x" + "77" * 32,
+    raw="0x02f9",
+    max_fee=4000000000,
+    max_priority_fee=2,
+    gas=21000,
+    kind=AttemptKind.CANCEL,
+)
+
+
+def test_golden_attempts() -> None:
+    """The golden attempts read as they were meant, and are spelled as they always were."""
+    for name, attempt in (("a0", CALL), ("a1", CANCEL)):
+        line = GOLDEN["nonce"][name].encode()
+        assert msgspec.json.decode(line, type=Attempt) == attempt
+        assert msgspec.json.encode(attempt) == line
+
+
+def test_old_attempts() -> None:
+    """An attempt stored before there were kinds is the step's own call, and stays so spelled."""
+    assert b"kind" not in HASH[b"register"]
+    assert SAGA.register is not None
+    assert [attempt.kind for attempt in SAGA.register.attempts] == [AttemptKind.CALL]
+    assert codec.encode_struct(SAGA.register) == HASH[b"register"]
+
+
+@pytest.mark.parametrize("kind", [b"mint", b""])
+def test_unknown_kind(kind: bytes) -> None:
+    """Bytes of which nobody knows what they do are not taken for the step's call."""
+    foreign = HASH[b"register"].replace(b'"gas":21000', b'"gas":21000,"kind":"%s"' % kind)
+    with pytest.raises(TamperedError):
+        codec.decode(HASH | {b"register": foreign})
 
 
 def test_golden_dead_letter() -> None:
@@ -241,7 +280,15 @@ receipts = st.builds(
     gas_price=st.integers(0, 2**64 - 1),
 )
 fees = st.integers(0, 2**64 - 1)
-attempts = st.builds(Attempt, hash=texts, raw=texts, max_fee=fees, max_priority_fee=fees, gas=fees)
+attempts = st.builds(
+    Attempt,
+    hash=texts,
+    raw=texts,
+    max_fee=fees,
+    max_priority_fee=fees,
+    gas=fees,
+    kind=st.sampled_from(AttemptKind),
+)
 intents = st.builds(
     Intent,
     step=st.sampled_from(Step),

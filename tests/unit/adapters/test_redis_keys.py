@@ -21,7 +21,8 @@ def everything(found: RedisKeys) -> list[str]:
         found.claim("x"),
         found.sagas_of("x"),
         found.lane(1, "0xAB"),
-        found.outstanding(1, "0xAB"),
+        found.nonce(1, "0xAB", 0),
+        found.nonce(1, "0xAB", 1),
     ]
 
 
@@ -50,10 +51,24 @@ def test_sender_spelling() -> None:
     found = keys("p:")
     assert found.lane(1, "0xABcd") == found.lane(1, "0xabCD")
     assert found.lane(1, "0xab") != found.lane(2, "0xab")
+    assert found.nonce(1, "0xABcd", 5) == found.nonce(1, "0xabCD", 5)
+
+
+@given(chain_id=st.integers(0, 9**9), nonce=st.integers(0, 2**53))
+def test_nonces_apart(chain_id: int, nonce: int) -> None:
+    """Each nonce of each lane has a record of its own, spelled in digits alone."""
+    found = keys("p:")
+    own = found.nonce(chain_id, "0xab", nonce)
+    assert own == f"{found.lane(chain_id, '0xab')}:nonce:{nonce}"
+    assert own != found.nonce(chain_id, "0xab", nonce + 1)
+    assert own != found.nonce(chain_id + 1, "0xab", nonce)
+    assert own != found.nonce(chain_id, "0xac", nonce)
 
 
 @given(model=st.text())
-@pytest.mark.parametrize("other", ["due", "state:RECEIVED", "id:x", "lane:1:0xab"])
+@pytest.mark.parametrize(
+    "other", ["due", "state:RECEIVED", "id:x", "lane:1:0xab", "lane:1:0xab:nonce:0"]
+)
 def test_models_apart(other: str, model: str) -> None:
     """No model id, whatever a producer calls it, makes the key of something else."""
     found = keys("p:")

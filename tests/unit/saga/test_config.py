@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from saga.config import Settings, StoreSettings, load, settings_table
+from saga.config import Settings, StoreSettings, load
 from saga.errors import ConfigError
+from saga.fees import GWEI, Limits
 from saga.policy import Policy
+from saga.settings_table import settings_table
 
 KEY = "0x" + "5e" * 32
 SECRET = "hunter2"
@@ -26,7 +28,12 @@ MALFORMED = [
     ("KEY_PREFIX", "", "at least 1 character"),
     ("LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
     ("LOG_FORMAT", "xml", "'json' or 'console'"),
-    ("WEB3_PROVIDER_URL", SECRET, "must begin with http:// or https://"),
+    ("WEB3_PROVIDER_URL", SECRET, "must begin with http://, https://, ws:// or wss://"),
+    ("WEB3_PROVIDER_URL", f"http://a,{SECRET}", "endpoint 2 of 2: must begin with http://"),
+    ("WEB3_PROVIDER_URL", "http://", "has no host"),
+    ("WEB3_PROVIDER_URL", f"http://a:{SECRET}", "no port that is a number"),
+    ("WEB3_PROVIDER_URL", f"ws://a/{SECRET}, ws://a/{SECRET}", "names the same endpoint twice"),
+    ("WEB3_PROVIDER_URL", "http://a,", "endpoint 2 of 2: must begin with http://"),
     ("DEPLOYER_PRIVATE_KEY", KEY[:-1], "must be 64 hex digits"),
     ("DEPLOYER_PRIVATE_KEY", KEY + "0", "must be 64 hex digits"),
     ("DEPLOYER_PRIVATE_KEY", "0x" + "zz" * 32, "must be 64 hex digits"),
@@ -38,8 +45,18 @@ MALFORMED = [
     ("CHAIN_ID", "0", "greater than 0"),
     ("NETWORK_NAME", "", "at least 1 character"),
     ("CONTRACTS_FROM_BLOCK", "-1", "greater than or equal to 0"),
-    ("CONFIRMATIONS", "0", "greater than or equal to 1"),
+    ("CONFIRMATIONS", "0", "must be 1 to 1000, or finalized"),
+    ("CONFIRMATIONS", "safe", "must be 1 to 1000, or finalized"),
+    ("CONFIRMATIONS", "1.5", "must be 1 to 1000, or finalized"),
     ("POLL_SECONDS", "0", "greater than 0"),
+    ("PIPELINE_REGISTRATION", "perhaps", "valid boolean"),
+    ("FEE_PERCENTILE", "101", "less than or equal to 100"),
+    ("MIN_PRIORITY_FEE_GWEI", "-1", "greater than or equal to 0"),
+    ("MAX_FEE_GWEI", "0", "greater than 0"),
+    ("MAX_FEE_GWEI", "nan", "finite"),
+    ("MAX_DEPLOYMENT_COST_WEI", "1.5", "valid integer"),
+    ("BUMP_AFTER_SECONDS", "0", "greater than 0"),
+    ("BUMP_AFTER_BLOCKS", "0", "greater than or equal to 1"),
     ("MAX_IN_FLIGHT", "-1", "greater than or equal to 0"),
     ("MIN_IMPROVEMENT_PERCENT", "some", "valid number"),
     ("MAX_MESSAGE_BYTES", "255", "greater than or equal to 256"),
@@ -248,3 +265,41 @@ def test_shared_lists(name: str, value: str, other: str, monkeypatch: pytest.Mon
     monkeypatch.setenv(name, value)
     (line,) = problems()
     assert line.startswith(f"{name} is the same list as {other}; ")
+
+
+@pytest.mark.parametrize(
+    ("chain_id", "given", "limits", "tip"),
+    [
+        (1, {}, Limits(max_fee=100 * GWEI), 1_000_000),
+        (137, {}, Limits(max_fee=1000 * GWEI), 25 * GWEI),
+        (137, {"MAX_FEE_GWEI": "0.5"}, Limits(max_fee=GWEI // 2), 25 * GWEI),
+        (1, {"MAX_DEPLOYMENT_COST_WEI": "7"}, Limits(max_fee=100 * GWEI, max_cost=7), 1_000_000),
+        (1, {"MIN_PRIORITY_FEE_GWEI": "2"}, Limits(max_fee=100 * GWEI), 2 * GWEI),
+    ],
+)
+def test_fees(
+    chain_id: int,
+    given: dict[str, str],
+    limits: Limits,
+    tip: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What may and must be paid is the operator's word, else the network's."""
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = load(Settings)
+    assert settings.limits(chain_id) == limits
+    assert settings.tip_floor(chain_id) == tip
+
+
+def test_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several endpoints stand in one setting, in the order of preference."""
+    monkeypatch.setenv("WEB3_PROVIDER_URL", "https://one/key, wss://two:8546")
+    assert load(Settings).rpc_urls == ["https://one/key", "wss://two:8546"]
+
+
+def test_finalized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CONFIRMATIONS may name the chain's finalized block instead of a depth."""
+    assert load(Settings).CONFIRMATIONS == 1
+    monkeypatch.setenv("CONFIRMATIONS", "finalized")
+    assert load(Settings).CONFIRMATIONS is None

@@ -1,8 +1,10 @@
+import msgspec
 import pytest
 
 from saga.actions import Abandon, Ask, Fail, Intend, LookUp, Retry, Send, Watch
 from saga.facts import (
     Absent,
+    Cancelled,
     ClaimLost,
     EntryExists,
     Fact,
@@ -17,7 +19,7 @@ from saga.facts import (
     Unmined,
 )
 from saga.interaction import pursue
-from saga.model import ErrorClass, Saga, State, Step
+from saga.model import ErrorClass, Intent, Saga, State, Step
 from tests.support.sagas import CALL, OTHER, RECEIPT, REGISTRATION, TOKEN_EXISTS, intent, make
 
 STEPS = [(State.VALIDATED, Step.DEPLOY), (State.TOKEN_DEPLOYED, Step.REGISTER)]
@@ -30,7 +32,9 @@ OF_INTENT: list[Fact] = [
     Mined(RECEIPT),
     Reverted("0x12"),
     NonceTaken(5),
+    Cancelled("0x12"),
 ]
+FOLLOW = msgspec.structs.replace(CALL, data="0x02")
 
 
 def out(state: State, step: Step) -> Saga:
@@ -58,13 +62,26 @@ def test_settled(state: State, step: Step, fact: Fact) -> None:
 def test_refused(state: State, step: Step) -> None:
     """A refusal ends the step, sent or not."""
     for saga in (make(state), out(state, step)):
-        assert pursue(saga, step, Refused("why")) == Fail(ErrorClass.REVERTED, "why")
+        action = pursue(saga, step, Refused("why"))
+        assert action == Fail(ErrorClass.REVERTED, "why", forget=())
 
 
 @both_steps
 def test_intend(state: State, step: Step) -> None:
     """An intent is made when the chain holds nothing and there is none yet."""
     assert pursue(make(state), step, Absent(CALL)) == Intend(step, CALL)
+
+
+def test_intend_both() -> None:
+    """A registration goes out right behind its deployment, where the chain allows it."""
+    action = pursue(make(State.VALIDATED), Step.DEPLOY, Absent(CALL, FOLLOW))
+    assert action == Intend(Step.DEPLOY, CALL, FOLLOW)
+
+
+def test_intend_behind_a_registration() -> None:
+    """A deployment is made alone while a registration is out already: no step has two intents."""
+    saga = make(State.VALIDATED, register=intent(Step.REGISTER))
+    assert pursue(saga, Step.DEPLOY, Absent(CALL, FOLLOW)) == Intend(Step.DEPLOY, CALL)
 
 
 @both_steps
@@ -99,11 +116,47 @@ def test_timed_out(state: State, step: Step) -> None:
     assert isinstance(pursue(out(state, step), step, TimedOut(2.5)), Retry)
 
 
-@both_steps
-def test_reverted(state: State, step: Step) -> None:
-    """A revert gives the intent up and counts."""
-    action = pursue(out(state, step), step, Reverted("0x12"))
-    assert action == Abandon(step, "transaction 0x12 reverted", counts=True)
+def test_deployment_reverted() -> None:
+    """A deployment that reverts gives its intent up and counts, whatever went behind it."""
+    for saga in (
+        out(State.VALIDATED, Step.DEPLOY),
+        make(State.VALIDATED, deploy=intent(), register=intent(Step.REGISTER, 6)),
+    ):
+        action = pursue(saga, Step.DEPLOY, Reverted("0x12"))
+        assert action == Abandon(Step.DEPLOY, "transaction 0x12 reverted", counts=True)
+
+
+@pytest.mark.parametrize("nonce", [6, 7, 60])
+def test_registration_reverted(nonce: int) -> None:
+    """A registration that reverts behind its own deployment, which is there, counts."""
+    saga = make(State.TOKEN_DEPLOYED, deploy=intent(nonce=5), register=intent(Step.REGISTER, nonce))
+    action = pursue(saga, Step.REGISTER, Reverted("0x12"))
+    assert action == Abandon(Step.REGISTER, "transaction 0x12 reverted", counts=True)
+
+
+@pytest.mark.parametrize("deploy", [None, intent(nonce=7), intent(nonce=60)])
+def test_registration_came_too_early(deploy: Intent | None) -> None:
+    """A registration that went out before the token was there had to revert: nobody's fault."""
+    saga = make(State.TOKEN_DEPLOYED, deploy=deploy, register=intent(Step.REGISTER, 6))
+    action = pursue(saga, Step.REGISTER, Reverted("0x12"))
+    assert isinstance(action, Abandon)
+    assert (action.step, action.counts) == (Step.REGISTER, False)
+    assert "0x12" in action.reason
+    assert "not there yet" in action.reason
+
+
+@pytest.mark.parametrize(
+    ("state", "step", "forget"),
+    [
+        (State.VALIDATED, Step.DEPLOY, (Step.DEPLOY, Step.REGISTER)),
+        (State.TOKEN_DEPLOYED, Step.REGISTER, (Step.REGISTER,)),
+    ],
+)
+def test_cancelled(state: State, step: Step, forget: tuple[Step, ...]) -> None:
+    """A cancelled step fails and forgets its intent; a deployment its registration's as well."""
+    action = pursue(out(state, step), step, Cancelled("0x12"))
+    reason = "cancelled by an operator's transaction 0x12"
+    assert action == Fail(ErrorClass.CANCELLED, reason, forget=forget)
 
 
 @both_steps

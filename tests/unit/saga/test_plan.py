@@ -3,10 +3,11 @@
 import msgspec
 import pytest
 
-from saga.errors import ChainError, ChainUnavailableError
+from saga.errors import ChainError, ChainUnavailableError, HeldError
 from saga.facts import (
     Absent,
     Call,
+    Cancelled,
     EntryExists,
     Mined,
     Refused,
@@ -40,6 +41,7 @@ class Told:
     """A chain that answers questions as told, and fails the test when it is to do anything."""
 
     spent_nonces = 0
+    head_number = 0
 
     def __init__(self, found: Found | Exception, asked: Asked | Exception | None = None) -> None:
         self._found = found
@@ -64,6 +66,9 @@ class Told:
     async def known_nonces(self) -> int:
         raise AssertionError
 
+    async def priced(self, call: Call) -> Call:
+        raise AssertionError
+
     async def sign(self, step: Step, call: Call, nonce: int) -> Intent:
         raise AssertionError
 
@@ -74,6 +79,9 @@ class Told:
         raise AssertionError
 
     async def next_block(self) -> None:
+        raise AssertionError
+
+    def release(self, saga: Saga) -> None:
         raise AssertionError
 
 
@@ -99,6 +107,12 @@ ENTERING = make(State.TOKEN_DEPLOYED, register=intent(Step.REGISTER))
 async def test_would_deploy() -> None:
     """A model without a token would be deployed: the plan says so and names the address."""
     found = await planned(make(State.VALIDATED), Told(Absent(CALL)))
+    assert found == Plan(f"would sign and send: deploy token {TOKEN}", sends=True)
+
+
+async def test_would_deploy_both() -> None:
+    """A registration right behind is no other plan: the deployment is what would be sent first."""
+    found = await planned(make(State.VALIDATED), Told(Absent(CALL, CALL)))
     assert found == Plan(f"would sign and send: deploy token {TOKEN}", sends=True)
 
 
@@ -181,6 +195,23 @@ async def test_reverted(saga: Saga) -> None:
     assert found.what.startswith("would sign and send")
     assert found.sends
     assert [question.split()[0] for question in chain.questions] == ["ask", "look"]
+
+
+@pytest.mark.parametrize("saga", [OUT, ENTERING])
+async def test_cancelled(saga: Saga) -> None:
+    """What an operator has cancelled would end so: nothing is sent in its place."""
+    chain = Told(Absent(CALL), Cancelled("0x12"))
+    found = await planned(saga, chain)
+    assert found.what == "would end again: cancelled by an operator's transaction 0x12"
+    assert not found.sends
+    assert [question.split()[0] for question in chain.questions] == ["ask"]
+
+
+async def test_held() -> None:
+    """While fees or funds hold a saga, the plan says so and promises nothing."""
+    held = HeldError("max_fee", "base fee 130 gwei is above MAX_FEE_GWEI 100")
+    found = await planned(make(State.VALIDATED), Told(held))
+    assert found == Plan(f"would wait and ask the chain again: {held}", sends=False)
 
 
 async def test_reverted_but_there() -> None:

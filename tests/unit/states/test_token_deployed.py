@@ -3,6 +3,7 @@ import msgspec
 from saga.actions import Abandon, Advance, Ask, Fail, Intend, LookUp, Retry, Send, Watch
 from saga.facts import (
     Absent,
+    Cancelled,
     ClaimLost,
     EntryExists,
     Intended,
@@ -30,6 +31,7 @@ from tests.support.sagas import (
 
 FRESH = make(State.TOKEN_DEPLOYED)
 OUT = make(State.TOKEN_DEPLOYED, register=intent(Step.REGISTER))
+BEHIND = make(State.TOKEN_DEPLOYED, deploy=intent(), register=intent(Step.REGISTER, 6))
 
 
 def test_look_up_first() -> None:
@@ -103,10 +105,24 @@ def test_refused() -> None:
 
 
 def test_reverted() -> None:
-    """A reverted registration is given up and counts as a try."""
-    action = decide(OUT, Reverted("0x12"), POLICY)
+    """A reverted registration of a token of ours is given up and counts as a try."""
+    action = decide(BEHIND, Reverted("0x12"), POLICY)
     assert isinstance(action, Abandon)
     assert (action.step, action.counts) == (Step.REGISTER, True)
+
+
+def test_reverted_too_early() -> None:
+    """A registration that went out before the token was there is given up, and is no failed try."""
+    action = decide(OUT, Reverted("0x12"), POLICY)
+    assert isinstance(action, Abandon)
+    assert (action.step, action.counts) == (Step.REGISTER, False)
+
+
+def test_cancelled() -> None:
+    """A registration that an operator has cancelled fails; the token stays what it is."""
+    action = decide(BEHIND, Cancelled("0x12"), POLICY)
+    assert isinstance(action, Fail)
+    assert (action.error_class, action.forget) == (ErrorClass.CANCELLED, (Step.REGISTER,))
 
 
 def test_nonce_taken() -> None:

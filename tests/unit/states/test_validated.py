@@ -4,6 +4,7 @@ import pytest
 from saga.actions import Abandon, Advance, Ask, Fail, Intend, LookUp, Retry, Send, Watch
 from saga.facts import (
     Absent,
+    Cancelled,
     ClaimLost,
     EntryExists,
     Intended,
@@ -43,6 +44,11 @@ def test_look_up_first() -> None:
 def test_absent() -> None:
     """Only a model without a token gets an intent."""
     assert decide(FRESH, Absent(CALL), POLICY) == Intend(Step.DEPLOY, CALL)
+
+
+def test_absent_both() -> None:
+    """A registration that can be signed already goes out with the deployment."""
+    assert decide(FRESH, Absent(CALL, CALL), POLICY) == Intend(Step.DEPLOY, CALL, CALL)
 
 
 def test_intended() -> None:
@@ -123,6 +129,14 @@ def test_reverted() -> None:
     assert isinstance(action, Abandon)
     assert (action.step, action.counts) == (Step.DEPLOY, True)
     assert "0x12" in action.reason
+
+
+def test_cancelled() -> None:
+    """A deployment that an operator has cancelled fails, and leaves no intent to resume to."""
+    action = decide(OUT, Cancelled("0x12"), POLICY)
+    assert isinstance(action, Fail)
+    assert action.error_class is ErrorClass.CANCELLED
+    assert action.forget == (Step.DEPLOY, Step.REGISTER)
 
 
 def test_nonce_taken() -> None:

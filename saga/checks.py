@@ -1,0 +1,65 @@
+"""What a setting must look like. Each check says what is wrong, and never quotes a secret."""
+
+import re
+from urllib.parse import urlsplit
+
+from eth_utils.address import is_checksum_address, to_checksum_address
+from pydantic import SecretStr
+
+MAX_CONFIRMATIONS = 1000
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+
+
+def check_address(value: str) -> str:
+    """EIP-55: one case throughout carries no checksum, mixed case must be a right one."""
+    mixed = value[2:] not in (value[2:].lower(), value[2:].upper())
+    if not _ADDRESS.fullmatch(value) or (mixed and not is_checksum_address(value)):
+        raise ValueError("is no address: 0x and 40 hex digits, with a right checksum if mixed-case")
+    return str(to_checksum_address(value))
+
+
+def check_redis_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    return value
+
+
+def split_urls(value: SecretStr) -> list[str]:
+    """The endpoints of a comma-separated list."""
+    return [url.strip() for url in value.get_secret_value().split(",")]
+
+
+def check_rpc_urls(value: SecretStr) -> SecretStr:
+    """Never quotes one: paths and users of such URLs are keys."""
+    urls = split_urls(value)
+    for position, url in enumerate(urls, 1):
+        which = "" if len(urls) == 1 else f"endpoint {position} of {len(urls)}: "
+        if not url.startswith(("http://", "https://", "ws://", "wss://")):
+            raise ValueError(f"{which}must begin with http://, https://, ws:// or wss://")
+        try:
+            parts = urlsplit(url)
+            named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:
+            named = False
+        if not named:
+            raise ValueError(f"{which}has no host, or no port that is a number")
+    if len(set(urls)) < len(urls):
+        raise ValueError("names the same endpoint twice")
+    return value
+
+
+def check_confirmations(value: object) -> int | None:
+    """A number of blocks, or None for the chain's `finalized` block."""
+    if value == "finalized":
+        return None
+    text = str(value).strip()
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_CONFIRMATIONS:
+        raise ValueError(f"must be 1 to {MAX_CONFIRMATIONS}, or finalized")
+    return int(text)
+
+
+def check_private_key(value: SecretStr) -> SecretStr:
+    if not _KEY.fullmatch(value.get_secret_value()):
+        raise ValueError("must be 64 hex digits, with or without 0x")
+    return value
