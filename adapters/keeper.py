@@ -95,7 +95,7 @@ class Keeper:
         """Nonce → when nodes were last asked about it."""
         self._idle_looked_ms = 0
         self._holds: dict[int, str] = {}
-        """Nonce → why its price may not be raised."""
+        """Nonce → why its price may not be raised, or what an operator has to do first."""
         self.hold = ""
         self.keeping = False
 
@@ -232,17 +232,21 @@ class Keeper:
                 await self._replace(out, price, AttemptKind.FILL, sight.state, standing)
 
     async def _send_again(self, out: Outstanding) -> None:
-        """Give the last bytes to the nodes once more. Below the base fee they may all decline."""
+        """Give the last bytes to the nodes once more. Below the base fee they may all decline;
+        what they decline until an operator has done something, such as sending funds, is a hold."""
         (outcomes,) = await self._rpc.broadcast([out.attempts[-1].raw])
         key = (out.nonce, len(out.attempts))
-        never = [
-            isinstance(found, RpcError) and send_verdict(found) is SendVerdict.NEVER
+        verdicts = {
+            send_verdict(found) if isinstance(found, RpcError) else SendVerdict.ASK
             for found in outcomes
-        ]
-        if never and all(never):
+        }
+        if verdicts == {SendVerdict.NEVER}:
             self._strikes[key] = self._strikes.get(key, 0) + 1
         else:
             self._strikes.pop(key, None)
+        if SendVerdict.HOLD in verdicts and verdicts <= {SendVerdict.NEVER, SendVerdict.HOLD}:
+            texts = dict.fromkeys(o.message for o in outcomes if isinstance(o, RpcError))
+            self._holds.setdefault(out.nonce, f"{self._lane.sender}: {'; '.join(texts)}")
         _log.info("lane.rebroadcast", nonce=out.nonce, tx=out.attempts[-1].hash)
 
     async def _replace(

@@ -144,7 +144,7 @@ async def test_history(corner: Corner) -> None:
     saga = await corner.begin_in(worker, State.VALIDATED)
     await worker.postpone(saga, seconds=0, attempts=1, error="node away")
     (saga,) = await other.take_due(1)
-    given = (await other.intend(saga, intent(0), spent=0, known=0)).saga
+    given = (await other.intend(saga, [intent(0)], cost_gas=0, spent=0, known=0)).saga
     assert given is not None
     await corner.lapse(saga)
     (saga,) = await worker.take_due(1)
@@ -182,7 +182,7 @@ async def test_only_golden_fields(corner: Corner) -> None:
     saga = await walk(worker, saga, State.VALIDATED)
     for step, state in ((Step.DEPLOY, State.TOKEN_DEPLOYED), (Step.REGISTER, State.REGISTERED)):
         nonce = int(step is Step.REGISTER)
-        given = await worker.intend(saga, intent(nonce, step), spent=0, known=0)
+        given = await worker.intend(saga, [intent(nonce, step)], cost_gas=0, spent=0, known=0)
         assert given.saga is not None
         saga = await walk(worker, given.saga, state)
     await corner.lapse(saga)

@@ -128,20 +128,23 @@ async def test_without_funds_all_hold(held_node: Node, fleet_on: MakeFleet) -> N
     """Sagas of a key that has run out of funds are held, and go on once it has some."""
     early = [message(f"poor-{number}") for number in range(LANE // 2)]
     late = [message(f"poorer-{number}") for number in range(4)]
-    fleet = fleet_on(held_node, **SOON, MAX_RETRIES="0")
+    fleet = fleet_on(held_node, **SOON, DEPLOYMENT_TIMEOUT="6")
     balance = held_node.request("eth_getBalance", DEV_ACCOUNT, "latest")
     await started(held_node, fleet, early)
     held_node.request("anvil_setBalance", DEV_ACCOUNT, "0x0")
-    fleet.send(late)
     mine = mining(held_node, LOW)
     mine()  # the node throws out what is in its pool
     assert out(held_node, fleet) == LANE
-    await fleet.until(
-        lambda sagas, _: sum("nsufficient funds" in (s.error or "") for s in sagas.values()) > 0,
-        each=mine,
-    )
-    assert await fleet.metric("saga_holds_total", hold="funds") > 0
+    fleet.send(late)
+    await fleet.until(lambda sagas, _: held_for_funds(sagas) >= len(early), each=mine)
+    assert DEV_ACCOUNT in fleet.lane()["hold"]
+    assert await fleet.metric("saga_lane_held") == 1
     assert await fleet.dead_letters() == []
     held_node.request("anvil_setBalance", DEV_ACCOUNT, balance)
     assert_all_done(await fleet.settled([*early, *late], each=mine))
     assert held_node.nonce() == int(fleet.lane()["next"])
+
+
+def held_for_funds(sagas: dict[str, Saga]) -> int:
+    errors = [saga.error or "" for saga in sagas.values()]
+    return sum(error.startswith("held: ") and "nsufficient funds" in error for error in errors)

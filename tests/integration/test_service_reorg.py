@@ -1,6 +1,5 @@
 """The real service when the chain takes blocks back."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 
@@ -42,12 +41,10 @@ async def proxy(held_node: Node) -> AsyncIterator[Proxy]:
         yield server
 
 
-async def seen(proxy: Proxy) -> None:
+async def seen(proxy: Proxy, fleet: Fleet) -> None:
     """Two polls later, the second of which began after this call: the newest block is known."""
     before = proxy.forwarded.count("eth_getBlockByNumber")
-    async with asyncio.timeout(20):
-        while proxy.forwarded.count("eth_getBlockByNumber") < before + 2:
-            await asyncio.sleep(0.02)
+    await fleet.until(lambda *_: proxy.forwarded.count("eth_getBlockByNumber") >= before + 2)
 
 
 async def until_mined(node: Node, proxy: Proxy, fleet: Fleet, raw: bytes) -> Saga:
@@ -62,7 +59,7 @@ async def until_mined(node: Node, proxy: Proxy, fleet: Fleet, raw: bytes) -> Sag
     await fleet.until(in_pool)
     for _ in range(DEPTH):
         node.mine()
-        await seen(proxy)
+        await seen(proxy, fleet)
     saga = found[saga_id]
     assert saga.deploy is not None
     assert saga.register is not None

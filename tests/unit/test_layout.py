@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adapters.redis_keys import RedisKeys
-from saga import config
+from saga import settings_table
 from saga.config import Settings
 from saga.model import State
 from states.table import TABLE
@@ -155,7 +155,7 @@ def test_scripts_are_given_keys(path: Path) -> None:
 
 def test_settings_in_readme(capsys: pytest.CaptureFixture[str]) -> None:
     """The README's table of settings is the one that the settings give."""
-    status = config._main(["--check"])
+    status = settings_table._main(["--check"])
     assert (status, capsys.readouterr().err) == (0, "")
     readme = (ROOT / "README.md").read_text("utf-8")
     assert [name for name in Settings.model_fields if f"| `{name}` |" not in readme] == []
