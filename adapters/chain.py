@@ -172,10 +172,11 @@ class EvmChain:
     async def watch(self, intent: Intent, seconds: float) -> Watched:
         """Wait until one of the stored hashes is confirmed, or the nonce is another's.
 
-        What is mined is waited for until it is deep enough, however long. Raises HeldError when
-        the time is up while the keeper holds the lane, and ChainUnavailableError when no node has
-        answered of late: neither is the transaction's fault.
+        What is mined is waited for until it is deep enough, however long. What is not the
+        transaction's fault uses up no time: raises HeldError when the keeper holds the lane or
+        another nonce is in front, ChainUnavailableError when no node or no block has come of late.
         """
+        began = self.head_number
         settled = self._watcher.expect(intent, sent=False)
         try:
             while True:
@@ -185,16 +186,20 @@ class EvmChain:
                 except TimeoutError:
                     watch = self._watcher.known(intent)
                     if watch is None or watch.seen_in is None:
-                        return self._timed_out(seconds)
+                        return self._timed_out(intent, seconds, began)
         finally:
             self._watcher.forget(intent)
 
-    def _timed_out(self, seconds: float) -> TimedOut:
+    def _timed_out(self, intent: Intent, seconds: float, began: int) -> TimedOut:
         silent = self._watcher.silent_seconds
         if silent > seconds / 2:
             raise ChainUnavailableError(f"{self._rpc.host} has not answered for {silent:.0f} s")
         if self.hold:
             raise HeldError("max_fee", self.hold)
+        if self.head_number <= began:
+            raise ChainUnavailableError(f"{self._rpc.host}: no block for {seconds:g} s")
+        if self.spent_nonces < intent.nonce:
+            raise HeldError("lane", f"nonce {self.spent_nonces} is in front and not mined yet")
         return TimedOut(seconds)
 
     def release(self, saga: Saga) -> None:

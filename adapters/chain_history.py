@@ -13,7 +13,7 @@ from adapters.contracts import (
     topic_address,
     topic_of,
 )
-from adapters.rpc import Rpc, RpcError
+from adapters.rpc import Rpc, RpcError, sane
 from adapters.rpc_errors import is_range_limit
 from adapters.strategies import PROXY, call_request, create2_address
 from adapters.watcher import BlockWatcher
@@ -46,6 +46,7 @@ class ChainHistory:
                 spans += [(middle + 1, last), (first, middle)]
         return found
 
+    @sane
     async def token(self, token: str, model_id: str) -> TokenExists:
         """What the chain knows of a token: its content, and the transaction that made it."""
         logs = await self.logs(
@@ -66,6 +67,7 @@ class ChainHistory:
             mlflow_run_id=MLFLOW_RUN_ID.decode(answers[2])[0],
         )
 
+    @sane
     async def entry(self, registry: str, token: str, model_id: str) -> EntryExists:
         """The transaction that entered our token in the registry."""
         logs = await self.logs(
@@ -78,6 +80,7 @@ class ChainHistory:
             raise ChainError(f"the registry has no ModelRegistered log for token {token} yet")
         return EntryExists(Registration(receipt=await self._receipt(logs[0]), adopted=True))
 
+    @sane
     async def linked_token(self, model_id: str, salt: bytes) -> str | None:
         """A token of the model that CREATE2 made with the model's salt, whatever its content.
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from adapters.rpc import Request, Rpc
+from adapters.rpc import Request, Rpc, sane
 from saga.errors import ChainUnavailableError, StoreUnavailableError
 
 FIRST_POLL_SECONDS = 0.05
@@ -66,8 +66,9 @@ class HeadFollower:
         """A new head is here. `blocks`: it, and those since the last poll by number; not `whole`
         when some are missing, or when the chain was reorganised."""
 
-    async def unchanged(self) -> None:
-        """The head is the one of the last poll."""
+    async def unchanged(self) -> bool:
+        """The head is the one of the last poll. True when something else is news."""
+        return False
 
     async def run(self) -> None:
         """Poll until cancelled. A node that does not answer is logged and asked again."""
@@ -127,12 +128,13 @@ class HeadFollower:
         self._wake.set()
 
     async def next_block(self) -> None:
-        """Return when a block has come in."""
+        """Return when a block has come in, or more is known of the newest one."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self.hurry()
         await waiter
 
+    @sane
     async def poll(self) -> None:
         """Ask once. Raises ChainUnavailableError."""
         requests: list[Request] = [("eth_getBlockByNumber", ["latest", False])]
@@ -146,7 +148,8 @@ class HeadFollower:
             self.finalized = int(rest[0]["number"], 16)
         before, self.head = self.head, _head(block)
         if self.head.hash == before.hash:
-            await self.unchanged()
+            if await self.unchanged():
+                self._release_waiters()
             return
         self._timed(before)
         blocks, whole = {self.head.number: block}, self.head.parent == before.hash

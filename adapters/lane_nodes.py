@@ -1,6 +1,6 @@
 """What the nodes know of a lane."""
 
-from adapters.rpc import Request
+from adapters.rpc import Request, sane
 from adapters.rpc_pool import RpcPool
 from saga.errors import ChainUnavailableError
 from saga.lane import Outstanding
@@ -13,6 +13,7 @@ class LaneNodes:
         self._rpc = rpc
         self._sender = sender
 
+    @sane
     async def position(self) -> tuple[int, int]:
         """How many nonces the chain has spent, and the number of its head."""
         spent, head = await self._rpc.batch(
@@ -25,6 +26,7 @@ class LaneNodes:
             raise ChainUnavailableError(f"{self._rpc.host} eth_getTransactionCount: {spent}")
         return int(spent, 16), int(head, 16)
 
+    @sane
     async def known(self, outs: list[Outstanding]) -> dict[int, bool]:
         """Whether all nodes that answer know a transaction for each nonce; for a hole, whether one
         of them does."""

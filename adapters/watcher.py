@@ -12,7 +12,7 @@ import structlog
 
 from adapters.heads import Block, HeadFollower
 from adapters.receipts import Raw, Receipts, receipt_of
-from adapters.rpc import Request
+from adapters.rpc import Request, sane
 from adapters.rpc_pool import RpcPool
 from adapters.watches import Settled, Watch
 from saga.errors import ChainUnavailableError
@@ -47,7 +47,8 @@ class BlockWatcher(HeadFollower):
         self._receipts = Receipts(rpc)
         self._watches: dict[str, Watch] = {}
         self._sizes: dict[int, int] = {}
-        self._counted = False
+        self._counted_at = ""
+        """The hash of the head at which the nonces were counted."""
         self.spent_nonces = 0
 
     @property
@@ -90,9 +91,11 @@ class BlockWatcher(HeadFollower):
             watch.check |= not whole
         await self._settle()
 
-    async def unchanged(self) -> None:
-        if any(watch.ask for watch in self._watches.values()):
+    async def unchanged(self) -> bool:
+        uncounted = self.busy and self._counted_at != self.head.hash
+        if uncounted or any(watch.ask for watch in self._watches.values()):
             await self._settle()
+        return uncounted
 
     def _deep(self, number: int) -> bool:
         """Whether a block is as deep as asked."""
@@ -102,8 +105,9 @@ class BlockWatcher(HeadFollower):
 
     async def _settle(self) -> None:
         """Ask for what is ripe, and conclude."""
-        if not self.busy and self._counted:
+        if not self.busy and self._counted_at:
             return
+        head = self.head.hash
         asked: list[Watch] = []
         wanted: dict[int, list[str]] = {}
         unplaced: list[str] = []
@@ -126,7 +130,7 @@ class BlockWatcher(HeadFollower):
             wanted, self._sizes, unplaced, also
         )
         if isinstance(spent, str):
-            self.spent_nonces, self._counted = int(spent, 16), True
+            self.spent_nonces, self._counted_at = int(spent, 16), head
         bare = {id(w) for w, code in zip(codes, answers, strict=True) if code == "0x"}
         lost = [
             watch.attempts[-1].raw
@@ -201,6 +205,7 @@ class BlockWatcher(HeadFollower):
             for count, *receipts in nodes
         )
 
+    @sane
     async def ask(self, intent: Intent) -> Settled | int | None:
         """What the chain says of an intent's transactions right now: a fact, the block of one that
         is not deep enough yet, or None when no block holds any. Raises ChainUnavailableError."""
@@ -214,6 +219,7 @@ class BlockWatcher(HeadFollower):
                 return await self._judge(attempt, raw, intent) if self._deep(number) else number
         return None
 
+    @sane
     async def confirmed(self, raw: Raw) -> Mined:
         """Anybody's receipt as a fact. Raises ChainUnavailableError until it is deep enough."""
         number = int(raw["blockNumber"], 16)

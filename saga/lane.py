@@ -115,14 +115,15 @@ def _filled(price: Fees | Held) -> Duty:
 def _priced_out(out: Outstanding, sight: Sight, market: Market, limits: Limits, pace: Pace) -> bool:
     """Whether blocks have gone by that could have held it, and its price may be why they do not.
 
-    Behind the lowest nonce nothing can be mined yet: only what is below the base fee is raised.
+    Behind the lowest nonce nothing can be mined yet, and what no node has is not waited for by the
+    chain: there, only what is below the base fee is raised.
     """
     if sight.age_seconds < pace.bump_after_seconds or sight.blocks < pace.bump_after_blocks:
         return False
     last = fees_of(out.attempts[-1], market)
     if not fees.sufficient(last, market):
         return True
-    if not sight.lowest:
+    if not (sight.lowest and sight.known):
         return False
     wanted = fees.offer(market, limits, out.cost_gas)
     asked_for_more = isinstance(wanted, Fees) and wanted.max_priority_fee > last.max_priority_fee

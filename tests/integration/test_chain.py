@@ -10,7 +10,7 @@ from adapters import heads, watches
 from adapters.contracts import MODEL_OF, REGISTER_MODEL, ZERO_ADDRESS
 from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil
 from adapters.rpc import RpcClient
-from saga.errors import ChainError, ChainUnavailableError, TamperedError
+from saga.errors import ChainError, ChainUnavailableError, HeldError, TamperedError
 from saga.facts import (
     Absent,
     EntryExists,
@@ -388,13 +388,78 @@ async def test_receipts_are_for_hits(node: Node) -> None:
 
 
 async def test_time_is_up(node: Node) -> None:
-    """A transaction that is not mined in time has timed out, and stays in the pool."""
+    """A transaction that blocks went by without taking in time has timed out."""
     node.hold_blocks()
     async with chain_side(node) as side:
         saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
         assert saga.deploy is not None
-        assert await side.chain.watch(saga.deploy, 1.0) == TimedOut(1.0)
+        watching = asyncio.create_task(side.chain.watch(saga.deploy, 1.0))
+        await asyncio.sleep(0)
+        node.request("evm_setBlockGasLimit", hex(100_000))
+        node.mine()
+        node.request("evm_setBlockGasLimit", hex(30_000_000))
+        assert await watching == TimedOut(1.0)
     assert in_pool(node) == 1
+
+
+async def test_time_is_up_without_a_block(node: Node) -> None:
+    """When no block has come, the time that is up is not the transaction's fault."""
+    node.hold_blocks()
+    async with chain_side(node) as side:
+        saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
+        assert saga.deploy is not None
+        with pytest.raises(ChainUnavailableError, match="no block for"):
+            await side.chain.watch(saga.deploy, 0.5)
+
+
+async def test_time_is_up_behind_another(node: Node) -> None:
+    """When another nonce is in front, the time that is up is not the transaction's fault."""
+    node.hold_blocks()
+    async with chain_side(node) as side:
+        saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
+        saga = await renumbered(side, saga, node.nonce() + 1)
+        await side.chain.send(saga, Step.DEPLOY)
+        assert saga.deploy is not None
+        watching = asyncio.create_task(side.chain.watch(saga.deploy, 1.0))
+        await asyncio.sleep(0)
+        node.mine()
+        with pytest.raises(HeldError, match=f"nonce {node.nonce()} is in front"):
+            await watching
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{}, {"number": None}, {"number": "0x1", "hash": 7}, [], "0x", 5],
+)
+async def test_odd_blocks(node: Node, odd: object) -> None:
+    """A block that is none does not end the watcher, and is not taken for a head."""
+    node.hold_blocks()
+    async with open_proxy(node.url) as proxy, chain_side(node, url=proxy.url) as side:
+        saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
+        asked = faults.each_call(
+            lambda call: {"result": odd} if call["method"] == "eth_getBlockByNumber" else None
+        )
+        proxy.always("eth_getBlockByNumber", asked)
+        with pytest.raises(ChainUnavailableError):
+            await side.watcher.poll()
+        proxy.heal()
+        node.mine()
+        assert isinstance(await side.settle(saga, Step.DEPLOY), Mined)
+
+
+async def test_odd_receipts(node: Node) -> None:
+    """A receipt without a block settles nothing."""
+    async with open_proxy(node.url) as proxy, chain_side(node, watching=False) as side:
+        saga = await side.broadcast(new_saga(MODEL), Step.DEPLOY)
+        assert saga.deploy is not None
+        odd = {"result": {"transactionHash": stored_hash(saga), "blockNumber": None}}
+        async with chain_side(node, url=proxy.url, watching=False) as other:
+            method = "eth_getTransactionReceipt"
+            proxy.always(
+                method, faults.each_call(lambda call: odd if call["method"] == method else None)
+            )
+            with pytest.raises(ChainUnavailableError, match="cannot be read"):
+                await other.chain.ask(saga.deploy)
 
 
 async def test_time_is_up_without_a_node(node: Node) -> None:

@@ -146,18 +146,19 @@ async def mined_with(lane: LaneSide, saga: Saga) -> object:
     return await mined(lane, saga)
 
 
-async def test_only_the_lowest_is_raised_blindly(any_node: Node, valkey: EmbeddedValkey) -> None:
-    """Behind the nonce that the chain waits for, nothing is raised that could be mined."""
-    async with lane_side(any_node, valkey.url) as lane:
+async def test_only_the_lowest_is_raised_blindly(node: Node, valkey: EmbeddedValkey) -> None:
+    """When blocks go by for no reason that the market knows, the nonce that the chain waits for is
+    raised, and none behind it."""
+    async with lane_side(node, valkey.url) as lane:
         sagas = [await lane.intended(f"behind-{number}") for number in range(2)]
         keeper = lane.keeper(pace=AT_ONCE)
         await keeper.round()
-        any_node.request("hardhat_setNextBlockBaseFeePerGas", hex(10**15))
-        any_node.mine()
-        dear(any_node, 1)
+        node.request("evm_setBlockGasLimit", hex(100_000))
+        node.mine()
+        node.request("evm_setBlockGasLimit", hex(30_000_000))
         await keeper.round()
         counts = [len((await lane.out(saga)).attempts) for saga in sagas]
-    assert counts[0] == 2
+    assert counts == [2, 1]
 
 
 async def test_above_the_limit_it_holds(any_node: Node, valkey: EmbeddedValkey) -> None:
@@ -189,20 +190,26 @@ async def test_above_the_limit_it_holds(any_node: Node, valkey: EmbeddedValkey) 
         assert (await lane.lane.standing()).hold == ""
 
 
-async def test_a_held_lane_sends_again(node: Node, valkey: EmbeddedValkey) -> None:
+async def test_a_held_lane_sends_again(any_node: Node, valkey: EmbeddedValkey) -> None:
     """While a lane holds, what a node forgot is given to it all the same."""
-    async with lane_side(node, valkey.url) as lane:
+    async with (
+        open_proxy(any_node.url) as proxy,
+        lane_side(any_node, valkey.url, url=proxy.url) as lane,
+    ):
         saga = await lane.intended("held-and-forgotten")
         await lane.side.chain.send(saga, Step.DEPLOY)
         keeper = lane.keeper(pace=AT_ONCE, limits=Limits(max_fee=first(saga).max_fee))
         await keeper.round()
-        dear(node, 2 * first(saga).max_fee)
-        node.mine()
-        node.request("anvil_dropTransaction", first(saga).hash)
-        dear(node, first(saga).max_fee // 2)
+        dear(any_node, 2 * first(saga).max_fee)
+        any_node.mine()
+        any_node.request("hardhat_dropTransaction", first(saga).hash)
+        sent = proxy.received.count("eth_sendRawTransaction")
         await keeper.round()
         assert "MAX_FEE_GWEI" in keeper.hold
-        assert lane.in_pool == 1
+        assert proxy.received.count("eth_sendRawTransaction") == sent + 1
+        dear(any_node, 1)
+        await keeper.round()
+        assert isinstance(await mined(lane, saga), Mined)
 
 
 # --- Holes.

@@ -118,10 +118,13 @@ def test_hole_held() -> None:
     assert done(HOLE, seen, HIGH) == HIGH_HELD
 
 
-def test_hole_costs_no_model() -> None:
-    """The limit of a model's cost is none of a fill's: it belongs to no model."""
+def test_fill_costs_no_model() -> None:
+    """The limit of a model's cost is none of a fill's: nothing is deployed by it."""
+    limits = Limits(max_fee=100 * GWEI, max_cost=1)
     seen = sight(state=None, known=False, observations=HOLE_OBSERVATIONS)
-    assert done(HOLE, seen, CALM, Limits(max_fee=100 * GWEI, max_cost=1)) == Fill(priced(22, 2))
+    assert done(HOLE, seen, CALM, limits) == Fill(priced(22, 2))
+    refused = msgspec.structs.replace(seen, refused=True)
+    assert done(out(LAST), refused, CALM, limits) == Fill(priced(22, 2.25))
 
 
 def test_on_its_way() -> None:
