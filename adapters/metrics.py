@@ -14,7 +14,7 @@ from adapters.rpc_health import EndpointHealth
 
 
 class Metrics:
-    """What is counted. Names are permanent; see `docs/metrics.md`."""
+    """What is counted. Names are permanent; the README tells what each means."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -81,7 +81,7 @@ class _Endpoints(Collector):
         families = {
             name: GaugeMetricFamily(f"saga_rpc_endpoint_{name}", text, labels=["endpoint"])
             for name, text in (
-                ("usable", "1 unless refused or with an open circuit."),
+                ("usable", "1 unless refused, lagging, or with an open circuit."),
                 ("latency_seconds", "Of its answers, smoothed."),
                 ("error_ratio", "Of its requests, smoothed."),
                 ("lag_blocks", "Blocks behind the best endpoint."),
