@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
-from eth_utils.crypto import keccak
 
 from adapters.fee_oracle import FeeOracle
 from adapters.gas import GasBook
@@ -13,6 +12,7 @@ from adapters.lookup import Lookup
 from adapters.rpc import RpcError
 from adapters.rpc_errors import SendVerdict, send_verdict
 from adapters.rpc_pool import RpcPool
+from adapters.signed import genuine
 from adapters.signer import Signer
 from adapters.watcher import BlockWatcher
 from saga import fees
@@ -20,7 +20,7 @@ from saga.errors import ChainUnavailableError, HeldError, TamperedError
 from saga.facts import Call, Refused, Reverted, Sent, TimedOut, Unmined
 from saga.fees import Limits
 from saga.messages import ModelReadyToDeployMessage
-from saga.model import Attempt, Intent, Saga, Step
+from saga.model import Intent, Saga, Step
 from saga.ports import Asked, Found, Watched
 
 T = TypeVar("T")
@@ -56,12 +56,18 @@ class EvmChain:
         self._signer = signer
         self._chain_id = chain_id
         self._adopt_pending = adopt_pending
+        self._sent: dict[tuple[str, str], dict[str, Intent]] = {}
+        """(saga, lease's owner) → what that run has broadcast and is watched, by first hash."""
         self.hold = ""
         """Why the lane's keeper holds the lane, as last seen; empty when it does not."""
 
     @property
     def spent_nonces(self) -> int:
         return self._watcher.spent_nonces
+
+    @property
+    def sure_nonces(self) -> int:
+        return self._watcher.sure_nonces
 
     @property
     def head_number(self) -> int:
@@ -133,18 +139,29 @@ class EvmChain:
         behind = follow is not None and follow.nonce == intent.nonce + 1
         together = [intent, follow] if behind and follow is not None else [intent]
         for each in together:
-            _untampered(each.attempts[-1])
-        for each in together:
-            self._watcher.expect(each, sent=True)
-        outcomes = await self._broadcast([each.attempts[-1].raw for each in together])
+            if not genuine(each.attempts[-1]):
+                what = each.attempts[-1].hash
+                raise TamperedError(f"the stored bytes are not transaction {what}")
+        self._expect(saga, together)
+        try:
+            outcomes = await self._broadcast([each.attempts[-1].raw for each in together])
+        except BaseException:
+            self.release(saga)
+            raise
         fact = _verdict(outcomes[0], intent)
-        if isinstance(fact, Sent):
-            return fact
-        for each in together:
-            self._watcher.forget(each)
+        if not isinstance(fact, Sent):
+            self.release(saga)
         if isinstance(fact, HeldError):
             raise fact
         return fact
+
+    def _expect(self, saga: Saga, intents: Sequence[Intent]) -> None:
+        """Watch what is about to be sent, until the saga is released."""
+        held = self._sent.setdefault((saga.id, saga.lease.owner), {})
+        for intent in intents:
+            if intent.attempts[0].hash not in held:
+                held[intent.attempts[0].hash] = intent
+                self._watcher.expect(intent, sent=True)
 
     async def _broadcast(
         self, raws: Sequence[str]
@@ -195,34 +212,24 @@ class EvmChain:
         if silent > seconds / 2:
             raise ChainUnavailableError(f"{self._rpc.host} has not answered for {silent:.0f} s")
         if self.hold:
-            raise HeldError("max_fee", self.hold)
+            raise HeldError("lane_held", self.hold)
         if self.head_number <= began:
             raise ChainUnavailableError(f"{self._rpc.host}: no block for {seconds:g} s")
-        if self.spent_nonces < intent.nonce:
+        ours = intent.sender == self._signer.address
+        if ours and self.spent_nonces < intent.nonce:
             raise HeldError("lane", f"nonce {self.spent_nonces} is in front and not mined yet")
         return TimedOut(seconds)
 
     def release(self, saga: Saga) -> None:
-        """Nobody here waits for the saga's transactions any more."""
-        for intent in (saga.deploy, saga.register):
-            if intent is not None:
-                self._watcher.forget(intent)
+        """This run of the saga does not wait for its transactions any more."""
+        for intent in self._sent.pop((saga.id, saga.lease.owner), {}).values():
+            self._watcher.forget(intent)
 
     def _noted(self, fact: T) -> T:
         """A revert means that simulations of before are not true any more."""
         if isinstance(fact, Reverted):
             self._gas.forget()
         return fact
-
-
-def _untampered(attempt: Attempt) -> None:
-    """Raises TamperedError for bytes that are not the stored hash's: they are never sent."""
-    try:
-        found = "0x" + keccak(bytes.fromhex(attempt.raw.removeprefix("0x"))).hex()
-    except ValueError:
-        found = ""
-    if found != attempt.hash:
-        raise TamperedError(f"the stored bytes are not transaction {attempt.hash}")
 
 
 def _verdict(

@@ -81,6 +81,8 @@ class HeadFollower:
                 if not failing:
                     _log.warning("chain.unavailable", error=str(error))
                 failing = True
+            except Exception:  # noqa: BLE001 - one answer must not leave everything unwatched
+                _log.exception("chain.watcher_crashed")
             await self._rest()
 
     async def _rest(self) -> None:
@@ -132,13 +134,17 @@ class HeadFollower:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self.hurry()
-        await waiter
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
 
     @sane
     async def poll(self) -> None:
         """Ask once. Raises ChainUnavailableError."""
         requests: list[Request] = [("eth_getBlockByNumber", ["latest", False])]
-        if self._finality and self.busy:
+        if self._finality:
             requests.append(("eth_getBlockByNumber", ["finalized", False]))
         block, *rest = await self._rpc.batch(requests)
         if not isinstance(block, dict):
@@ -164,7 +170,7 @@ class HeadFollower:
             await self.arrived(blocks, whole=whole)
         except BaseException:
             # The next poll must not take these blocks for seen.
-            self.head = msgspec.structs.replace(self.head, hash="")
+            self.head = before
             raise
         self._release_waiters()
 

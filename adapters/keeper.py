@@ -13,15 +13,16 @@ from typing import Protocol
 import structlog
 
 from adapters.fee_oracle import FeeOracle
+from adapters.lane_memory import LaneMemory
 from adapters.lane_nodes import LaneNodes
 from adapters.redis_lane import Glance, RedisLane, Standing
-from adapters.rpc import RpcError
-from adapters.rpc_errors import SendVerdict, send_verdict
 from adapters.rpc_pool import RpcPool
+from adapters.signed import genuine
 from adapters.signer import Signer
 from saga.errors import ChainError, ChainUnavailableError, StoreUnavailableError, TamperedError
-from saga.fees import Fees, Held, Limits, gwei
+from saga.fees import Fees, Held, Limits, Market, gwei
 from saga.lane import (
+    HOLE_OBSERVATIONS,
     Duty,
     Fill,
     Outstanding,
@@ -73,7 +74,6 @@ class Keeper:
     ) -> None:
         self._on_hold = on_hold
         self._lane = lane
-        self._rpc = rpc
         self._nodes = LaneNodes(rpc, lane.sender)
         self._signer = signer
         self._oracle = oracle
@@ -87,15 +87,9 @@ class Keeper:
         self._lease_ms = int((lease_seconds - 2 * self._round_seconds) * 1000)
         self._spent = 0
         self._head = 0
-        self._since: dict[tuple[int, int], int] = {}
-        """(nonce, attempts) → the head at which it was first seen so."""
-        self._strikes: dict[tuple[int, int], int] = {}
-        """(nonce, attempts) → how often in a row a hole, or refused for good."""
-        self._looked_ms: dict[int, int] = {}
-        """Nonce → when nodes were last asked about it."""
+        self._memory = LaneMemory()
+        self._foreign_seen = 0
         self._idle_looked_ms = 0
-        self._holds: dict[int, str] = {}
-        """Nonce → why its price may not be raised, or what an operator has to do first."""
         self.hold = ""
         self.keeping = False
 
@@ -131,7 +125,7 @@ class Keeper:
             self.hold = standing.hold
         elif standing.next is not None:
             out, age = await self._look_after(standing, standing.next)
-            self.hold = next((self._holds[nonce] for nonce in sorted(self._holds)), "")
+            self.hold = self._memory.hold
         self._on_hold(self.hold)
         self._meter.lane(
             next_nonce=standing.next or 0,
@@ -143,15 +137,16 @@ class Keeper:
 
     async def _look_after(self, standing: Standing, following: int) -> tuple[int, float]:
         """Returns how many nonces are out, and the age in seconds of the lowest one's bytes."""
-        idle = self._spent >= following
+        idle = self._spent >= following and not self._foreign_seen
         if idle and standing.now_ms - self._idle_looked_ms < IDLE_SECONDS * 1000:
             return 0, 0.0
         self._spent, self._head = await self._nodes.position()
         self._idle_looked_ms = standing.now_ms
-        self._forget_spent()
+        self._memory.forget_below(self._spent)
         if self._spent > following:
             await self._foreign(following)
             return 0, 0.0
+        self._foreign_seen = 0
         nonces = range(self._spent, min(following, self._spent + WINDOW))
         glances = await self._lane.glances(nonces)
         due = [
@@ -165,26 +160,20 @@ class Keeper:
         age = 0.0 if first is None else (standing.now_ms - first.at_ms) / 1000
         return following - self._spent, age
 
-    def _forget_spent(self) -> None:
-        """What was remembered of nonces that the chain has spent."""
-        for memory in (self._since, self._strikes):
-            for key in [key for key in memory if key[0] < self._spent]:
-                del memory[key]
-        for nonce in [nonce for nonce in self._looked_ms if nonce < self._spent]:
-            del self._looked_ms[nonce]
-        for nonce in [nonce for nonce in self._holds if nonce < self._spent]:
-            del self._holds[nonce]
-
     def _is_due(self, nonce: int, glance: Glance | None, now_ms: int) -> bool:
         """Whether it is time to ask nodes about a nonce: a young one is most likely on its way."""
-        self._since.setdefault((nonce, 0 if glance is None else glance.attempts), self._head)
+        self._memory.since.setdefault((nonce, 0 if glance is None else glance.attempts), self._head)
         if glance is None:
             return True
         quiet_ms = 1000 * min(self._pace.rebroadcast_seconds, self._pace.bump_after_seconds)
-        return now_ms - max(glance.at_ms, self._looked_ms.get(nonce, 0)) >= quiet_ms
+        return now_ms - max(glance.at_ms, self._memory.looked_ms.get(nonce, 0)) >= quiet_ms
 
     async def _foreign(self, following: int) -> None:
-        """Somebody else has used the key: the lane goes on behind what they sent."""
+        """Somebody else has used the key: the lane goes on behind what they sent, once it has been
+        seen several times. One answer of one node must not move it."""
+        self._foreign_seen += 1
+        if self._foreign_seen < HOLE_OBSERVATIONS:
+            return
         _log.warning(
             "lane.foreign_nonce",
             sender=self._lane.sender,
@@ -196,25 +185,38 @@ class Keeper:
         """Do what is to be done about these nonces."""
         outs = await self._lane.read(due)
         states = await self._lane.states([out.saga_id for out in outs])
-        known = await self._nodes.known(outs)
-        market = await self._oracle.market()
+        seen = await self._nodes.seen(outs)
+        market, memory = await self._market(), self._memory
         for out, state in zip(outs, states, strict=True):
-            self._looked_ms[out.nonce] = standing.now_ms
+            memory.looked_ms[out.nonce] = standing.now_ms
             key = (out.nonce, len(out.attempts))
-            if not out.attempts and not known[out.nonce]:
-                self._strikes[key] = self._strikes.get(key, 0) + 1
+            known, lacking = seen[out.nonce]
+            if known:
+                memory.strikes.pop(key, None)
+            elif not out.attempts:
+                memory.strike(key)
             sight = Sight(
                 state=state,
-                known=known[out.nonce],
-                refused=bool(out.attempts) and key in self._strikes,
+                known=known,
+                lacking=lacking,
+                refused=bool(out.attempts) and key in memory.strikes,
+                underpriced=key in memory.underpriced,
                 lowest=out.nonce == self._spent,
                 age_seconds=(standing.now_ms - out.at_ms) / 1000,
-                blocks=self._head - self._since.get(key, self._head),
-                observations=self._strikes.get(key, 0),
+                blocks=self._head - memory.since.get(key, self._head),
+                observations=memory.strikes.get(key, 0),
             )
             duty = tend(out, sight, market, self._limits, self._pace)
-            self._holds.pop(out.nonce, None)
+            memory.holds.pop(out.nonce, None)
             await self._do(duty, out, sight, standing)
+
+    async def _market(self) -> Market | None:
+        """None when nodes do not say: what is out can be sent again all the same."""
+        try:
+            return await self._oracle.market()
+        except (ChainError, ChainUnavailableError) as error:
+            _log.warning("keeper.no_market", error=str(error))
+            return None
 
     async def _do(self, duty: Duty, out: Outstanding, sight: Sight, standing: Standing) -> None:
         match duty:
@@ -223,8 +225,8 @@ class Keeper:
             case Rebroadcast():
                 await self._send_again(out)
             case Held(_, reason):
-                self._holds[out.nonce] = reason
-                if out.attempts and not sight.known:
+                self._memory.holds[out.nonce] = reason
+                if out.attempts and sight.lacking:
                     await self._send_again(out)
             case Replace(price):
                 await self._replace(out, price, next_kind(out), sight.state, standing)
@@ -232,22 +234,25 @@ class Keeper:
                 await self._replace(out, price, AttemptKind.FILL, sight.state, standing)
 
     async def _send_again(self, out: Outstanding) -> None:
-        """Give the last bytes to the nodes once more. Below the base fee they may all decline;
-        what they decline until an operator has done something, such as sending funds, is a hold."""
-        (outcomes,) = await self._rpc.broadcast([out.attempts[-1].raw])
-        key = (out.nonce, len(out.attempts))
-        verdicts = {
-            send_verdict(found) if isinstance(found, RpcError) else SendVerdict.ASK
-            for found in outcomes
-        }
-        if verdicts == {SendVerdict.NEVER}:
-            self._strikes[key] = self._strikes.get(key, 0) + 1
-        else:
-            self._strikes.pop(key, None)
-        if SendVerdict.HOLD in verdicts and verdicts <= {SendVerdict.NEVER, SendVerdict.HOLD}:
-            texts = dict.fromkeys(o.message for o in outcomes if isinstance(o, RpcError))
-            self._holds.setdefault(out.nonce, f"{self._lane.sender}: {'; '.join(texts)}")
+        """Give the last bytes to the nodes once more. Below the base fee they may all decline."""
+        if not genuine(out.attempts[-1]):
+            _log.error("lane.tampered", nonce=out.nonce, tx=out.attempts[-1].hash)
+            return
         _log.info("lane.rebroadcast", nonce=out.nonce, tx=out.attempts[-1].hash)
+        await self._give(out.nonce, len(out.attempts), out.attempts[-1])
+
+    async def _give(self, nonce: int, attempts: int, attempt: Attempt) -> None:
+        """Broadcast, and remember what was refused: for good, for its price, for want of funds."""
+        key, memory = (nonce, attempts), self._memory
+        given = await self._nodes.give(attempt)
+        if given.never:
+            memory.strike(key)
+        else:
+            memory.strikes.pop(key, None)
+        if given.cheap:
+            memory.underpriced.add(key)
+        if given.hold:
+            memory.holds.setdefault(nonce, f"{self._lane.sender}: {given.hold}")
 
     async def _replace(
         self,
@@ -275,7 +280,7 @@ class Keeper:
             return
         self._meter.replaced("bump" if kind is next_kind(out) and out.attempts else kind.value)
         _log.info("lane.replaced", nonce=out.nonce, kind=kind.value, tx=attempt.hash)
-        await self._rpc.broadcast([attempt.raw])
+        await self._give(out.nonce, len(out.attempts) + 1, attempt)
 
     async def _signed(self, out: Outstanding, price: Fees, kind: AttemptKind) -> Attempt | None:
         if kind is AttemptKind.CALL:

@@ -1,9 +1,26 @@
 """What the nodes know of a lane."""
 
-from adapters.rpc import Request, sane
+from collections.abc import Sequence
+
+import msgspec
+
+from adapters.rpc import Request, RpcError, sane
+from adapters.rpc_errors import SendVerdict, is_underpriced, send_verdict
 from adapters.rpc_pool import RpcPool
 from saga.errors import ChainUnavailableError
 from saga.lane import Outstanding
+from saga.model import Attempt
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """What all nodes together said of some bytes."""
+
+    never: bool
+    """Every one refuses them for good."""
+    cheap: bool
+    """None has taken them, and one wants a better price on the same nonce."""
+    hold: str
+    """Why none takes them before an operator has done something; empty when one may."""
 
 
 class LaneNodes:
@@ -26,33 +43,39 @@ class LaneNodes:
             raise ChainUnavailableError(f"{self._rpc.host} eth_getTransactionCount: {spent}")
         return int(spent, 16), int(head, 16)
 
+    async def give(self, attempt: Attempt) -> Given:
+        """Broadcast one transaction."""
+        (outcomes,) = await self._rpc.broadcast([attempt.raw])
+        errors = [found for found in outcomes if isinstance(found, RpcError)]
+        verdicts = {send_verdict(error) for error in errors}
+        refused = len(errors) == len(outcomes)
+        held = SendVerdict.HOLD in verdicts and verdicts <= {SendVerdict.NEVER, SendVerdict.HOLD}
+        return Given(
+            never=refused and verdicts == {SendVerdict.NEVER},
+            cheap=refused and any(is_underpriced(error) for error in errors),
+            hold="; ".join(dict.fromkeys(e.message for e in errors)) if refused and held else "",
+        )
+
     @sane
-    async def known(self, outs: list[Outstanding]) -> dict[int, bool]:
-        """Whether all nodes that answer know a transaction for each nonce; for a hole, whether one
-        of them does."""
-        requests: list[Request] = [
+    async def seen(self, outs: Sequence[Outstanding]) -> dict[int, tuple[bool, bool]]:
+        """For each nonce: whether any node knows one of its transactions (for a hole: whether any
+        has a transaction of the key there), and whether one that answers knows none."""
+        requests: list[Request] = [("eth_getTransactionCount", [self._sender, "pending"])]
+        requests += [
             ("eth_getTransactionByHash", [attempt.hash]) for out in outs for attempt in out.attempts
         ]
-        holes = [out.nonce for out in outs if not out.attempts]
-        if holes:
-            requests.append(("eth_getTransactionCount", [self._sender, "pending"]))
         nodes = [list(answers) for answers in await self._rpc.everywhere(requests)]
-        if not nodes:
-            raise ChainUnavailableError(f"{self._rpc.host} eth_getTransactionByHash: no answer")
-        found: dict[int, bool] = {}
-        if holes:
-            pending = [answers.pop() for answers in nodes]
-            counts = [int(count, 16) for count in pending if isinstance(count, str)]
-            if not counts:
-                raise ChainUnavailableError(f"{self._rpc.host} eth_getTransactionCount: no answer")
-            found = {nonce: max(counts) > nonce for nonce in holes}
-        at = 0
+        pending = [int(count, 16) for count, *_ in nodes if isinstance(count, str)]
+        found: dict[int, tuple[bool, bool]] = {}
+        at = 1
         for out in outs:
+            end = at + len(out.attempts)
             if out.attempts:
-                end = at + len(out.attempts)
                 # An error answer is no absence.
-                found[out.nonce] = all(
-                    any(tx is not None for tx in answers[at:end]) for answers in nodes
-                )
-                at = end
+                has = [any(tx is not None for tx in answers[at:end]) for answers in nodes]
+                found[out.nonce] = any(has), not all(has)
+            else:
+                # Where no node counts its pool, nothing is taken for a hole.
+                found[out.nonce] = not pending or max(pending) > out.nonce, False
+            at = end
         return found

@@ -8,7 +8,7 @@ from adapters.contracts import GET_TOKEN, MODEL_OF, REGISTER_MODEL, ZERO_ADDRESS
 from adapters.gas import Estimate, GasBook, words
 from adapters.rpc import Request, Rpc
 from adapters.strategies import Create2Strategy, Plan, Strategy, call_request
-from saga.errors import ChainError
+from saga.errors import ChainError, ChainUnavailableError
 from saga.facts import Absent, Call, Refused, RegistryConflict
 from saga.messages import ModelReadyToDeployMessage, token_name
 from saga.model import Saga, Step
@@ -156,6 +156,8 @@ class Lookup:
             self._register_kind(message), self._registry, _register(message, token)
         )
         if isinstance(found, Refused):
+            if "TokenHasNoCode" in found.reason:
+                raise ChainUnavailableError(f"{self._rpc.host} does not see token {token} yet")
             return found
         return Absent(await priced(self._registration(message, token, found, found.gas)))
 

@@ -8,6 +8,7 @@ import msgspec
 
 from adapters.redis_client import Value, translated
 from adapters.redis_codec import dead_letter, encode_struct, utc_now
+from adapters.redis_lane import FILL_KEPT_MS
 from adapters.redis_leases import RedisLeases
 from saga.model import Intent, Lease, Saga, State, Step
 from saga.ports import Change, IntentAnswer
@@ -50,6 +51,7 @@ class RedisJournal(RedisLeases):
         cost_gas: int,
         spent: int,
         known: int | None,
+        sure: int | None = None,
     ) -> IntentAnswer:
         """Store signed intents if their nonces are the lane's next and the model is this saga's."""
         assert saga.model_id is not None  # noqa: S101 - set by the move to VALIDATED
@@ -82,6 +84,7 @@ class RedisJournal(RedisLeases):
                 self._max_in_flight,
                 "1" if first.step is Step.DEPLOY else "",
                 cost_gas,
+                spent if sure is None else sure,
                 *stored,
             ],
         )
@@ -115,12 +118,15 @@ class RedisJournal(RedisLeases):
         changes = {"deploy": None} if step is Step.DEPLOY else {"register": None}
         return msgspec.structs.replace(saga, version=saga.version + 1, attempts=attempts, **changes)
 
-    async def postpone(self, saga: Saga, *, seconds: float, attempts: int, error: str) -> None:
-        """Give the saga up until a time; any replica goes on then."""
+    async def postpone(
+        self, saga: Saga, *, seconds: float, attempts: int, error: str, noted: bool = False
+    ) -> None:
+        """Give the saga up until a time; any replica goes on then. `noted`: the history, which
+        keeps 500 entries, has one of this already."""
         await self._write(
             saga,
             saga.state,
-            entry=self._entry(saga, kind="retry", note=error),
+            entry=b"" if noted else self._entry(saga, kind="retry", note=error),
             mode="timer",
             span_ms=int(seconds * 1000),
             fields={"attempts": attempts, "error": error},
@@ -153,7 +159,7 @@ class RedisJournal(RedisLeases):
             before, value = getattr(saga, name), getattr(after, name)
             if value is before:
                 continue
-            if isinstance(before, Intent):
+            if isinstance(before, Intent) and before not in change.left:
                 done.append(before)
             if value is None:
                 removed.append(name)
@@ -175,6 +181,9 @@ class RedisJournal(RedisLeases):
             ack=change.ack,
             letter=letter,
         )
+        for intent in change.left:
+            slot = self._keys.nonce(intent.chain_id, intent.sender, intent.nonce)
+            await self._client.pexpire(slot, FILL_KEPT_MS)
         return msgspec.structs.replace(
             after,
             state=to,

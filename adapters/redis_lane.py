@@ -121,9 +121,15 @@ class RedisLane:
         answers = await pipe.execute() if nonces else []
         return [_outstanding(nonce, fields) for nonce, fields in zip(nonces, answers, strict=True)]
 
+    @translated
     async def attempts_of(self, intent: Intent) -> Sequence[Attempt]:
-        """Every transaction that was ever signed for an intent, the stored first one at least."""
-        (found,) = await self.read([intent.nonce])
+        """Every transaction that was ever signed for an intent, the stored first one at least.
+
+        Of any lane: the saga may have begun with another key.
+        """
+        slot = self._keys.nonce(intent.chain_id, intent.sender, intent.nonce)
+        fields = cast("dict[bytes, bytes]", await self._client.hgetall(slot))
+        found = _outstanding(intent.nonce, fields)
         if not found.attempts or found.attempts[0].hash != intent.attempts[0].hash:
             return intent.attempts
         return found.attempts

@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from adapters.rpc_errors import RpcError as RpcError  # noqa: PLC0414 - every line's user needs it
+from adapters.rpc_errors import is_rate_limit
 from saga.errors import ChainError, ChainUnavailableError
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-TOO_MANY = 429
-_NOT_NOW = (408, 425, TOO_MANY)
+_NOT_NOW = (408, 425, 429)
 """HTTP: timeout, too early, too many requests."""
 
 Request = tuple[str, list[Any]]
@@ -28,16 +29,6 @@ Request = tuple[str, list[Any]]
 Meter = Callable[[str, str], None]
 P = ParamSpec("P")
 _T = TypeVar("_T")
-
-
-class RpcError(Exception):
-    """A node's own error answer. `data` is what the EVM returned, 0x hex, when there is any."""
-
-    def __init__(self, code: int, message: str, data: str | None = None) -> None:
-        super().__init__(f"{message} (code {code})")
-        self.code = code
-        self.message = message
-        self.data = data
 
 
 class _Error(msgspec.Struct):
@@ -134,7 +125,7 @@ class Rpc(Protocol):
 
 
 class OneNode(Rpc):
-    """What the lines to one node have in common: ids, the meter, errors as answers."""
+    """What the lines to one node have in common: ids, the meter, which errors are answers."""
 
     def __init__(self, url: str, meter: Meter) -> None:
         self._url = url
@@ -163,11 +154,18 @@ class OneNode(Rpc):
         kinds = ["unavailable"] * len(requests)
         try:
             outcomes = await exchange(requests)
+            self._refuse_limits(requests, outcomes)
             kinds = ["error" if isinstance(found, RpcError) else "ok" for found in outcomes]
             return outcomes
         finally:  # what was sent is counted, though the caller may have been cancelled
             for (method, _), kind in zip(requests, kinds, strict=True):
                 self._meter(method, kind)
+
+    def _refuse_limits(self, requests: Sequence[Request], outcomes: Sequence[Any]) -> None:
+        """Hosted nodes say under HTTP 200, and for one item of a batch, that they are too busy."""
+        for (method, _), found in zip(requests, outcomes, strict=True):
+            if isinstance(found, RpcError) and is_rate_limit(found):
+                raise ChainUnavailableError(f"{self.host} {method}: {found}")
 
     @abstractmethod
     async def _one(self, requests: Sequence[Request]) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from adapters.rpc import Meter, Request, RpcClient, RpcError
+from adapters.rpc_errors import is_sick
 from adapters.rpc_health import MAX_COOLDOWN_SECONDS, Circuit, EndpointHealth
 from adapters.rpc_ws import WsClient
 from saga.errors import ChainUnavailableError
@@ -19,7 +20,7 @@ RESUBSCRIBE_SECONDS = 0.25
 MAX_LAG_BLOCKS = 3
 """A head further behind the best one makes an endpoint a last choice for reads."""
 ERROR_COST_SECONDS = 1.0
-"""What a lost answer counts, against the latency of a given one."""
+"""What a lost or sick answer counts, against the latency of a given one."""
 ASSUMED_SECONDS = 0.1
 """The latency of an endpoint that has not been measured yet."""
 SendOutcome = str | RpcError | ChainUnavailableError
@@ -35,7 +36,7 @@ _log = structlog.get_logger("saga.rpc")
 
 
 class Endpoint:
-    """`best_head` is the best known head of all endpoints."""
+    """`best_head` is the best head of all endpoints, by which lag is judged."""
 
     def __init__(
         self,
@@ -112,8 +113,8 @@ class Endpoint:
         began = self._begun()
         try:
             answer = await self._line.call(method, *params)
-        except RpcError:
-            self._learn([], [], began)
+        except RpcError as error:
+            self._learn([(method, [*params])], [error], began)
             raise
         except ChainUnavailableError:
             self._failed()
@@ -163,6 +164,11 @@ class Endpoint:
         if self._probe is None or self._probe.done():
             self._probe = asyncio.create_task(self._probed())
         return await asyncio.shield(self._probe)
+
+    async def look(self) -> None:
+        """A probe if one is due, else ask for the head: for what is learned from the answer."""
+        with suppress(RpcError, ChainUnavailableError):
+            await (self.probe() if self.probe_due else self.call("eth_blockNumber"))
 
     async def _probed(self) -> ChainUnavailableError | None:
         try:
@@ -235,9 +241,13 @@ class Endpoint:
 
     def _learn(self, requests: Sequence[Request], answers: Sequence[Any], began: float) -> None:
         """From an answer: latency, head, chain. Raises ChainUnavailableError on another chain."""
-        self._error_rate -= _WEIGHT * self._error_rate
-        self.circuit.answered()
-        if requests and all(method in _LIGHT for method, _ in requests):
+        self.circuit.answered()  # a sick node is there: what is wrong may be the question
+        reads = [a for (method, _), a in zip(requests, answers, strict=True) if method != SEND]
+        if sick(reads):
+            self._error_rate += _WEIGHT * (1 - self._error_rate)
+        else:
+            self._error_rate -= _WEIGHT * self._error_rate
+        if not sick(reads) and all(method in _LIGHT for method, _ in requests):
             took, known = self._monotonic() - began, self._latency
             self._latency = took if known is None else known + _WEIGHT * (took - known)
         for (method, params), answer in zip(requests, answers, strict=True):
@@ -256,6 +266,11 @@ class Endpoint:
         if number is not None:
             self.head = number
             self.judge_lag()
+
+
+def sick(answers: Sequence[Any]) -> bool:
+    """Whether one of the answers to reads is a node's failure."""
+    return any(isinstance(answer, RpcError) and is_sick(answer) for answer in answers)
 
 
 def _number(answer: Any) -> int | None:

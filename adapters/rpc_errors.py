@@ -6,7 +6,15 @@ strings are those of geth, erigon, bor, Besu, Nethermind, anvil and Hardhat.
 
 from enum import Enum, auto
 
-from adapters.rpc import RpcError
+
+class RpcError(Exception):
+    """A node's own error answer. `data` is what the EVM returned, 0x hex, when there is any."""
+
+    def __init__(self, code: int, message: str, data: str | None = None) -> None:
+        super().__init__(f"{message} (code {code})")
+        self.code = code
+        self.message = message
+        self.data = data
 
 
 class SendVerdict(Enum):
@@ -132,6 +140,15 @@ def send_verdict(error: RpcError) -> SendVerdict:
 _REVERTS = ("revert", "invalid opcode", "out of gas", "vm exception", "execution error")
 
 
+_PRICES = ("replacement transaction underpriced", "could not replace existing tx")
+
+
+def is_underpriced(error: RpcError) -> bool:
+    """Whether the same nonce needs a better price: for the pool, or to replace what is there."""
+    message = error.message.lower()
+    return send_verdict(error) is SendVerdict.BUMP or any(text in message for text in _PRICES)
+
+
 def is_revert(error: RpcError) -> bool:
     """Whether a simulation failed in the EVM, and not in the node."""
     message = error.message.lower()
@@ -145,6 +162,33 @@ def is_range_limit(error: RpcError) -> bool:
     return error.code in (-32005, -32602) or any(word in message for word in words)
 
 
+_TOO_MANY = 429
+_RATES = (
+    "rate limit",
+    "request rate exceeded",
+    "too many requests",
+    "request limit",
+    "requests per second",
+    "concurrent requests capacity",
+    "exceeded its compute units",
+    "capacity exceeded",
+    "daily request count exceeded",
+)
+"""As Infura, Alchemy, QuickNode and proxies before nodes write them, under various codes."""
+_LOG_LIMITS = ("block range", "results")
+
+
+def is_rate_limit(error: RpcError) -> bool:
+    """Whether the node has declined to look at the question: asked too often, it is no answer.
+
+    A contract's own words about rates are an answer, and so is the limit of a log query.
+    """
+    message = error.message.lower()
+    other = error.code == 3 or any(text in message for text in (*_REVERTS, *_LOG_LIMITS))
+    spoken = any(text in message for text in _RATES)
+    return error.code == _TOO_MANY or (spoken and not other)
+
+
 _NO_METHOD = -32601
 """JSON-RPC 2.0, "Method not found". Hardhat and EIP-1474 say -32004, and others the text alone."""
 _MISSING = ("not found", "not supported", "unsupported", "not available", "not exist")
@@ -155,3 +199,20 @@ def is_missing_method(error: RpcError) -> bool:
     message = error.message.lower()
     named = "method" in message and any(text in message for text in _MISSING)
     return error.code == _NO_METHOD or named
+
+
+_UNWELL = ("node is syncing", "transaction indexing is in progress", "deadline exceeded")
+"""About the node, though they are verdicts on a send or look like a limit."""
+
+
+def is_sick(error: RpcError) -> bool:
+    """Whether the node has failed, and said nothing of the question: another one may answer it.
+
+    Reverts, missing methods, log limits, and words about a transaction or its funds are answers.
+    Unknown texts are none: that costs one more question, where the opposite costs the answer.
+    """
+    if is_revert(error) or is_missing_method(error):
+        return False
+    if any(text in error.message.lower() for text in _UNWELL):
+        return True
+    return not is_range_limit(error) and send_verdict(error) is SendVerdict.ASK

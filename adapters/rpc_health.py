@@ -27,10 +27,10 @@ class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
     latency_seconds: float | None
     """Of light questions, the newest weighing most; None before the first answer."""
     error_rate: float
-    """0 to 1: requests without an answer, the newest weighing most."""
+    """0 to 1: requests without an answer, or with that of a sick node, the newest weighing most."""
     head: int | None
     lag: int
-    """Blocks behind the best head of all, when its own head was last seen."""
+    """Blocks behind the best head of all that is believed, when its own head was last seen."""
 
 
 class Circuit:

@@ -1,20 +1,21 @@
 """Several endpoints of one chain as one: reads from the best, transactions to all.
 
-A read that gets no answer is asked of the next endpoint. An endpoint that fails several times in a
-row is left alone for a while (its circuit is open) and probed before it is used again; one that
-has fallen behind is a last choice; one on another chain is refused for ever. That one node has no
-receipt proves nothing: `everywhere` asks them all.
+A read that gets no answer, or a sick node's, is asked of the next endpoint. An endpoint that fails
+several times in a row is left alone for a while (its circuit is open) and probed before it is used
+again; one that has fallen behind is a last choice; one on another chain is refused for ever. That
+one node has no receipt proves nothing: `everywhere` asks them all.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from adapters.rpc import Meter, Request, Rpc, RpcError, no_meter
-from adapters.rpc_endpoint import SEND, Endpoint, SendOutcome
+from adapters.rpc_endpoint import SEND, Endpoint, SendOutcome, sick
 from adapters.rpc_health import EndpointHealth
+from adapters.rpc_ranking import believed_head, ranked
+from adapters.rpc_send import until_taken
 from saga.errors import ChainUnavailableError
 
 PROBE_SECONDS = 1.0
@@ -23,9 +24,6 @@ LOOK_SECONDS = 5.0
 """So often every endpoint is asked for its head."""
 ROUND_SECONDS = 2.0
 """What takes longer goes on in the background: heads are compared as of the same moment."""
-CLEARLY_BETTER = 1.5
-CLEARLY_BETTER_SECONDS = 0.02
-"""Reads move to another endpoint if it costs less by that factor and by that much besides."""
 
 _T = TypeVar("_T")
 
@@ -65,8 +63,8 @@ class RpcPool(Rpc):
 
     @property
     def host(self) -> str:
-        ranked = self._ranked()
-        return (ranked[0] if ranked else self._current).host
+        ranking = self._ranked()
+        return (ranking[0] if ranking else self._current).host
 
     @property
     def endpoint_count(self) -> int:
@@ -89,10 +87,11 @@ class RpcPool(Rpc):
         """
         if method == SEND:
             (outcome,) = await self._sent([(method, [*params])])
-            if isinstance(outcome, RpcError):
-                raise outcome
-            return outcome
-        return await self._read(lambda endpoint: endpoint.call(method, *params))
+        else:
+            (outcome,) = await self._read(lambda endpoint: _one(endpoint, method, params))
+        if isinstance(outcome, RpcError):
+            raise outcome
+        return outcome
 
     async def batch(self, requests: Sequence[Request]) -> list[Any]:
         """As `Rpc.batch`, from the best endpoint that answers.
@@ -121,8 +120,9 @@ class RpcPool(Rpc):
         """Send signed transactions to all endpoints at once, in order at each.
 
         For each of `raws` one outcome per endpoint that is not refused. Endpoints whose circuit is
-        open are tried too, but not waited for while there are others; that stands in their
-        outcome. Raises ChainUnavailableError when all are refused.
+        open are tried too, but not waited for while there are others, nor is a slow one for long
+        once another has taken all; that stands in their outcome, and they go on in the background.
+        Raises ChainUnavailableError when all are refused.
         """
         live = self._live()
         if not live:
@@ -132,7 +132,7 @@ class RpcPool(Rpc):
         ready = [endpoint.ready for endpoint in live]
         tasks = [self._begin(endpoint.send(raws)) for endpoint in live]
         awaited = [task for task, now in zip(tasks, ready, strict=True) if now] or tasks
-        await asyncio.wait(awaited)
+        await until_taken(tasks, awaited)
         columns = [
             task.result()
             if task.done()
@@ -193,17 +193,27 @@ class RpcPool(Rpc):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
 
-    async def _read(self, question: Callable[[Endpoint], Awaitable[_T]]) -> _T:
-        """The first answer: of the best, of the others, and at last of one that must be probed."""
+    async def _read(self, question: Callable[[Endpoint], Awaitable[list[Any]]]) -> list[Any]:
+        """The first answer: of the best, of the others, and at last of one that must be probed.
+
+        Answers of sick nodes are a last choice, the first of them: perhaps it is the question.
+        """
         errors: list[ChainUnavailableError] = []
-        ranked = self._ranked()
-        for endpoint in ranked:
+        poor: list[list[Any]] = []
+        ranking = self._ranked()
+        for endpoint in ranking:
             if endpoint.refused is None:
                 try:
-                    return await question(endpoint)
+                    answers = await question(endpoint)
                 except ChainUnavailableError as error:
                     errors.append(error)
-        waiting = [each for each in self._live() if each not in ranked]
+                else:
+                    if not sick(answers):
+                        return answers
+                    poor.append(answers)
+        if poor:
+            return poor[0]
+        waiting = [each for each in self._live() if each not in ranking]
         if waiting:
             endpoint = min(waiting, key=lambda each: each.circuit.until or 0.0)
             try:
@@ -229,26 +239,14 @@ class RpcPool(Rpc):
         return [endpoint for endpoint in self._endpoints if endpoint.refused is None]
 
     def _ranked(self) -> list[Endpoint]:
-        """Those that may be asked, the best first, lagging ones last.
-
-        The current one stays the best until another is clearly better, so that reads do not go
-        back and forth; the configured order breaks ties.
-        """
-        ready = [endpoint for endpoint in self._endpoints if endpoint.ready]
-        usable = sorted((e for e in ready if e.usable), key=lambda endpoint: endpoint.cost)
-        lagging = sorted((e for e in ready if not e.usable), key=lambda endpoint: endpoint.lag)
-        if not usable:
-            return lagging
-        if self._current not in usable:
-            self._current = next(endpoint for endpoint in ready if endpoint.usable)
-        best, limit = usable[0], self._current.cost
-        if best.cost * CLEARLY_BETTER + CLEARLY_BETTER_SECONDS < limit:
-            self._current = best
-        usable.remove(self._current)
-        return [self._current, *usable, *lagging]
+        """As `ranked`; the best becomes the current one, unless it lags."""
+        found = ranked(self._endpoints, self._current)
+        if found and found[0].usable:
+            self._current = found[0]
+        return found
 
     def _best_head(self) -> int:
-        return max((each.head or 0 for each in self._endpoints if each.ready), default=0)
+        return believed_head(e.head for e in self._endpoints if e.ready and e.head is not None)
 
     def _expect(self, chain_id: int) -> None:
         self._chain = chain_id
@@ -256,7 +254,7 @@ class RpcPool(Rpc):
             endpoint.expect(chain_id)
 
     async def _look(self, endpoints: Sequence[Endpoint]) -> None:
-        looks = {self._begin(_look_at(each)): each for each in endpoints}
+        looks = {self._begin(each.look()): each for each in endpoints}
         if looks:
             done, _ = await asyncio.wait(looks, timeout=ROUND_SECONDS)
             _compare([looks[task] for task in done])
@@ -278,17 +276,19 @@ class RpcPool(Rpc):
         return ChainUnavailableError("; ".join(dict.fromkeys(texts)))
 
 
+async def _one(endpoint: Endpoint, method: str, params: Sequence[Any]) -> list[Any]:
+    """A call as a batch of one."""
+    try:
+        return [await endpoint.call(method, *params)]
+    except RpcError as error:
+        return [error]
+
+
 async def _caught(work: Awaitable[_T]) -> _T | ChainUnavailableError:
     try:
         return await work
     except ChainUnavailableError as error:
         return error
-
-
-async def _look_at(endpoint: Endpoint) -> None:
-    """A probe if one is due, else its head: for what the endpoint learns from the answer."""
-    with suppress(RpcError, ChainUnavailableError):
-        await (endpoint.probe() if endpoint.probe_due else endpoint.call("eth_blockNumber"))
 
 
 def _compare(endpoints: Sequence[Endpoint]) -> None:

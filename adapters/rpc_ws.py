@@ -13,7 +13,6 @@ import msgspec
 
 from adapters.rpc import (
     MAX_REPLY_BYTES,
-    TOO_MANY,
     Meter,
     OneNode,
     Reply,
@@ -172,9 +171,6 @@ class WsClient(OneNode):
     def _outcome(self, answer: Reply | str, what: str) -> Any:
         if isinstance(answer, str):
             raise ChainUnavailableError(f"{self.host} {what}: {answer}")
-        if answer.error is not None and answer.error.code == TOO_MANY:
-            # There is no HTTP status here: hosted nodes say it by this code.
-            raise ChainUnavailableError(f"{self.host} {what}: code {TOO_MANY}")
         return answer.outcome()
 
     async def _connected(self, what: str) -> _Connection:

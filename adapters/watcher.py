@@ -14,6 +14,7 @@ from adapters.heads import Block, HeadFollower
 from adapters.receipts import Raw, Receipts, receipt_of
 from adapters.rpc import Request, sane
 from adapters.rpc_pool import RpcPool
+from adapters.signed import genuine
 from adapters.watches import Settled, Watch
 from saga.errors import ChainUnavailableError
 from saga.facts import Cancelled, Mined, NonceTaken, Reverted
@@ -49,7 +50,15 @@ class BlockWatcher(HeadFollower):
         self._sizes: dict[int, int] = {}
         self._counted_at = ""
         """The hash of the head at which the nonces were counted."""
-        self.spent_nonces = 0
+        self._spent: dict[str, int] = {}
+        """By signer: sagas of a replica with another key may be taken over here."""
+        self.sure_nonces = 0
+        """As `spent_nonces`, said twice: one answer of one node must not move the lane."""
+
+    @property
+    def spent_nonces(self) -> int:
+        """How many transactions of our signer the chain holds, as last seen."""
+        return self._spent.get(self._sender, 0)
 
     @property
     def busy(self) -> bool:
@@ -62,13 +71,15 @@ class BlockWatcher(HeadFollower):
     def expect(self, intent: Intent, *, sent: bool) -> "asyncio.Future[Settled]":
         """Watch an intent's hashes. `sent`: nothing was broadcast before this call.
 
-        Call it before broadcasting, so that no block goes by unseen. Watching twice is one watch.
+        Call it before broadcasting, so that no block goes by unseen. Watching twice is one watch,
+        until it was forgotten twice.
         """
         key = intent.attempts[0].hash
         watch = self._watches.get(key)
         if watch is None:
             watch = self._watches[key] = Watch(intent, sent=sent)
             self.hurry()
+        watch.users += 1
         return watch.settled
 
     def known(self, intent: Intent) -> Watch | None:
@@ -76,8 +87,12 @@ class BlockWatcher(HeadFollower):
         return self._watches.get(intent.attempts[0].hash)
 
     def forget(self, intent: Intent) -> None:
-        """Stop watching an intent."""
-        self._watches.pop(intent.attempts[0].hash, None)
+        """One of those who expected it does not wait any more."""
+        watch = self._watches.get(intent.attempts[0].hash)
+        if watch is not None:
+            watch.users -= 1
+            if watch.users <= 0:
+                del self._watches[intent.attempts[0].hash]
 
     async def arrived(self, blocks: dict[int, Block], *, whole: bool) -> None:
         """Note which watched hashes are in which block, and settle what is deep enough."""
@@ -103,6 +118,9 @@ class BlockWatcher(HeadFollower):
             return number <= self.finalized
         return number <= self.head.number - self._confirmations + 1
 
+    def _overdue(self, watch: Watch) -> bool:
+        return watch.overdue(self._spent.get(watch.intent.sender, 0))
+
     async def _settle(self) -> None:
         """Ask for what is ripe, and conclude."""
         if not self.busy and self._counted_at:
@@ -111,7 +129,7 @@ class BlockWatcher(HeadFollower):
         asked: list[Watch] = []
         wanted: dict[int, list[str]] = {}
         unplaced: list[str] = []
-        for watch in self._watches.values():
+        for watch in list(self._watches.values()):
             if watch.settled.done():
                 continue
             if watch.seen_in is not None and (self._deep(watch.seen_in[0]) or watch.check):
@@ -124,21 +142,32 @@ class BlockWatcher(HeadFollower):
                 continue
             asked.append(watch)
         codes = [watch for watch in asked if watch.intent.step is Step.DEPLOY]
-        also: list[Request] = [("eth_getTransactionCount", [self._sender, "latest"])]
-        also += [("eth_getCode", [watch.intent.predicted, "latest"]) for watch in codes]
-        found, unknown, (spent, *answers) = await self._receipts.fetch(
-            wanted, self._sizes, unplaced, also
+        senders = list(
+            dict.fromkeys([self._sender, *(w.intent.sender for w in self._watches.values())])
         )
-        if isinstance(spent, str):
-            self.spent_nonces, self._counted_at = int(spent, 16), head
-        bare = {id(w) for w, code in zip(codes, answers, strict=True) if code == "0x"}
+        also: list[Request] = [("eth_getTransactionCount", [each, "latest"]) for each in senders]
+        also += [("eth_getCode", [watch.intent.predicted, "latest"]) for watch in codes]
+        found, unknown, told = await self._receipts.fetch(wanted, self._sizes, unplaced, also)
+        counts, answers = told[: len(senders)], told[len(senders) :]
+        if all(isinstance(count, str) for count in counts):
+            before = self.spent_nonces
+            self._spent = {each: int(n, 16) for each, n in zip(senders, counts, strict=True)}
+            self.sure_nonces = min(before, self.spent_nonces)
+            self._counted_at = head
+        # An error answer is no code either.
+        bare = {
+            id(watch)
+            for watch, code in zip(codes, answers, strict=True)
+            if not isinstance(code, str) or code == "0x"
+        }
         lost = [
             watch.attempts[-1].raw
             for watch in asked
             if await self._conclude(watch, found, unknown, has_code=id(watch) not in bare)
+            and genuine(watch.attempts[-1])
         ]
         for watch in self._watches.values():
-            watch.ask |= watch.overdue(self.spent_nonces)
+            watch.ask |= self._overdue(watch)
         await self.rebroadcast(lost)
 
     async def _conclude(
@@ -155,8 +184,8 @@ class BlockWatcher(HeadFollower):
             return False
         lost = watch.seen_in is not None
         watch.ask, watch.check, watch.seen_in = lost, False, None
-        if watch.overdue(self.spent_nonces):
-            await watch.observe_taken(self._prove_taken)
+        if self._overdue(watch):
+            await watch.observe_taken(self._prove_taken, self.head.hash)
         else:
             watch.taken_seen = 0
         return lost
@@ -182,7 +211,7 @@ class BlockWatcher(HeadFollower):
             case AttemptKind.FILL:
                 return NonceTaken(intent.nonce)
             case AttemptKind.CALL if int(raw["status"], 16) == 0:
-                return Reverted(attempt.hash)
+                return Reverted(attempt.hash, int(raw["blockNumber"], 16))
             case AttemptKind.CALL:
                 return Mined(receipt_of(raw, await self.block_time(raw["blockHash"])))
 
@@ -193,7 +222,7 @@ class BlockWatcher(HeadFollower):
         depth = "finalized"
         if self._confirmations is not None:
             depth = hex(max(self.head.number - self._confirmations + 1, 0))
-        requests: list[Request] = [("eth_getTransactionCount", [self._sender, depth])]
+        requests: list[Request] = [("eth_getTransactionCount", [watch.intent.sender, depth])]
         requests += [("eth_getTransactionReceipt", [attempt.hash]) for attempt in watch.attempts]
         nodes = await self._pool.everywhere(requests)
         if len(nodes) < min(2, self._pool.endpoint_count):

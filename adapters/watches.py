@@ -1,6 +1,7 @@
 """What is known of one intent in flight."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from saga.facts import Cancelled, Mined, NonceTaken, Reverted
@@ -8,6 +9,8 @@ from saga.model import Intent
 
 NONCE_TAKEN_OBSERVATIONS = 3
 """As op-service/txmgr: one answer of a lagging node must not count."""
+OBSERVATION_SECONDS = 1.0
+"""Looks closer together than this, at the same head, are one look."""
 
 Settled = Mined | Reverted | NonceTaken | Cancelled
 
@@ -29,6 +32,9 @@ class Watch:
         self.seen_in: tuple[int, str] | None = None
         """Block number and hash of the attempt that was seen in it."""
         self.taken_seen = 0
+        self.users = 0
+        """How many wait for it."""
+        self._observed: tuple[str, float] = ("", 0.0)
 
     def settle(self, fact: Settled) -> None:
         if not self.settled.done():
@@ -38,8 +44,14 @@ class Watch:
         """Whether the nonce is spent while no block is known to hold one of the attempts."""
         return self.seen_in is None and self.intent.nonce < spent
 
-    async def observe_taken(self, proof: "Callable[[Watch], Awaitable[bool]]") -> None:
+    async def observe_taken(
+        self, proof: "Callable[[Watch], Awaitable[bool]]", head_hash: str
+    ) -> None:
         """Count one more look at a spent nonce without a receipt of ours; settle when enough."""
+        now, (seen_at, when) = time.monotonic(), self._observed
+        if seen_at == head_hash and now - when < OBSERVATION_SECONDS:
+            return
+        self._observed = (head_hash, now)
         self.taken_seen += 1
         if self.taken_seen >= NONCE_TAKEN_OBSERVATIONS and await proof(self):
             self.settle(NonceTaken(self.intent.nonce))

@@ -6,6 +6,7 @@ ports do. Each record is written before the next thing is done; memory follows t
 
 import asyncio
 import random
+import re
 
 import msgspec
 
@@ -34,6 +35,11 @@ from saga.model import ErrorClass, Intent, Saga, Step
 from saga.policy import Policy
 from saga.ports import Chain, Change, IntentAnswer, Journal
 from saga.telemetry import Span, Telemetry
+
+HELD = "held: "
+"""How the stored reason of a wait begins that uses up no retry."""
+FIRST, AGAIN = 2, 4
+"""A held saga waits as after so many failures: some seconds, then a quarter of a minute."""
 
 
 class Postponed(msgspec.Struct, frozen=True):
@@ -67,8 +73,9 @@ class Engine:
         self._lane = asyncio.Lock()
         self._next_nonce = 0
         """A guess: the lane in the store knows."""
-        self._full_at: int | None = None
-        """The block at which the lane was full: others need not ask before the next one."""
+        self._full_at: tuple[int, int] | None = None
+        """Head and spent nonces at which the lane was full: until more is known of either, others
+        need not ask."""
 
     async def run(self, saga: Saga) -> Saga | Postponed:
         """Bring a leased saga as far as it gets.
@@ -77,6 +84,7 @@ class Engine:
         StoreUnavailableError when Redis is away: in both cases nothing more is to be done here,
         the saga is taken up from `due`.
         """
+        leased = saga
         try:
             while not saga.state.terminal:
                 with self._telemetry.attempt(saga) as span:
@@ -85,7 +93,7 @@ class Engine:
                     return result
                 saga = result
         finally:
-            self._chain.release(saga)
+            self._chain.release(leased)
         self._telemetry.ended(saga)
         return saga
 
@@ -148,12 +156,14 @@ class Engine:
         known: int | None = None
         while True:
             async with self._lane:
-                full = self._full_at is not None and self._full_at == chain.head_number
-                answer = None if full else await self._ask_lane(saga, action, known)
-                if answer is not None and answer.lane_full:
-                    self._full_at = chain.head_number
+                seen = (chain.head_number, chain.spent_nonces)
+                answer = None
+                if seen != self._full_at:
+                    answer = await self._ask_lane(saga, action, known)
+                    self._full_at = seen if answer.lane_full else None
             if answer is None or answer.lane_full:
-                await chain.next_block()
+                if seen == (chain.head_number, chain.spent_nonces):
+                    await chain.next_block()
                 action = await self._priced(action)
             elif answer.saga is not None:
                 return answer.saga, Intended()
@@ -168,7 +178,12 @@ class Engine:
         if action.follow is not None:
             intents.append(await chain.sign(Step.REGISTER, action.follow, nonce + 1))
         answer = await self._journal.intend(
-            saga, intents, cost_gas=action.call.cost_gas, spent=chain.spent_nonces, known=known
+            saga,
+            intents,
+            cost_gas=action.call.cost_gas,
+            spent=chain.spent_nonces,
+            known=known,
+            sure=chain.sure_nonces,
         )
         if answer.saga is not None:
             self._next_nonce = nonce + len(intents)
@@ -194,11 +209,16 @@ class Engine:
         return moved
 
     async def _hold(self, saga: Saga, reason: str, span: Span, hold: str) -> Postponed:
-        """Nobody's fault here: wait without using up a retry."""
-        seconds = retry.delay(self._policy, max(saga.attempts, 2), self._rng.random())
+        """Nobody's fault here: wait without using up a retry, longer when it was held before."""
+        again = (saga.error or "").startswith(HELD)
+        seconds = retry.delay(self._policy, AGAIN if again else FIRST, self._rng.random())
         span.retry(saga, reason, hold=hold)
         await self._journal.postpone(
-            saga, seconds=seconds, attempts=saga.attempts, error=f"held: {reason}"
+            saga,
+            seconds=seconds,
+            attempts=saga.attempts,
+            error=HELD + reason,
+            noted=again and _shape(saga.error or "") == _shape(HELD + reason),
         )
         return Postponed(seconds)
 
@@ -217,6 +237,11 @@ class Engine:
 
 
 _NAMES: dict[type[Action], OutcomeName] = {Advance: "ok", Skip: "skip", Fail: "fail"}
+
+
+def _shape(reason: str) -> str:
+    """A reason without its numbers: the same hold at another price is no news."""
+    return re.sub(r"[0-9.]+", "#", reason)
 
 
 def _intent(saga: Saga, step: Step) -> Intent:
@@ -261,7 +286,9 @@ def _change(saga: Saga, action: Outcome) -> Change:
                 deploy=None if Step.DEPLOY in forget else saga.deploy,
                 register=None if Step.REGISTER in forget else saga.register,
             )
-            return Change(saga=after, note=reason, ack=True, dead_letter=True)
+            # The first step's nonce is spent; what was sent behind it may still be out.
+            left = tuple(i for step in forget[1:] if (i := saga.intent(step)) is not None)
+            return Change(saga=after, note=reason, ack=True, dead_letter=True, left=left)
 
 
 def _confirmed(intent: Intent | None) -> Intent | None:

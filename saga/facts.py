@@ -92,6 +92,7 @@ class Reverted(msgspec.Struct, frozen=True):
     """One of the stored transactions is in a block and failed: its nonce is spent."""
 
     tx_hash: str
+    block_number: int
 
 
 class NonceTaken(msgspec.Struct, frozen=True):

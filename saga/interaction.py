@@ -57,8 +57,8 @@ def pursue(saga: Saga, step: Step, fact: Fact | None) -> Action | Settled:
             return Watch(step)
         case TimedOut(seconds):
             return Retry(f"no receipt within {seconds:g} s; the same bytes are sent again")
-        case Reverted(tx_hash):
-            return _reverted(saga, step, tx_hash)
+        case Reverted():
+            return _reverted(saga, step, fact)
         case Cancelled(tx_hash):
             reason = f"cancelled by an operator's transaction {tx_hash}"
             forget = (Step.DEPLOY, Step.REGISTER) if step is Step.DEPLOY else (step,)
@@ -68,12 +68,23 @@ def pursue(saga: Saga, step: Step, fact: Fact | None) -> Action | Settled:
             return Abandon(step, reason, counts=False)
 
 
-def _reverted(saga: Saga, step: Step, tx_hash: str) -> Abandon:
-    """A registration that went out behind a deployment which failed had to revert: the token came
-    by a later transaction, or by another's. That is no failed try."""
-    if step is Step.REGISTER and saga.register is not None:
-        deploy = saga.deploy
-        if deploy is None or deploy.nonce > saga.register.nonce:
-            reason = f"transaction {tx_hash} reverted: the token was not there yet"
-            return Abandon(step, reason, counts=False)
-    return Abandon(step, f"transaction {tx_hash} reverted", counts=True)
+def _reverted(saga: Saga, step: Step, fact: Reverted) -> Abandon:
+    """A registration that was mined before its token was there had to revert: it went out behind a
+    deployment which came to nothing. That is no failed try. A later one is."""
+    reason = f"transaction {fact.tx_hash} reverted"
+    if step is Step.REGISTER and _before_its_token(saga, fact.block_number):
+        return Abandon(step, f"{reason}: the token was not there yet", counts=False)
+    return Abandon(step, reason, counts=True)
+
+
+def _before_its_token(saga: Saga, block_number: int) -> bool:
+    deployment, deploy, register = saga.deployment, saga.deploy, saga.register
+    if deployment is None:
+        return False
+    deployed_in = deployment.receipt.block_number
+    if block_number != deployed_in:
+        return block_number < deployed_in
+    # In one block a signer's transactions are in the order of their nonces.
+    if deploy is None or register is None or deploy.sender != register.sender:
+        return False
+    return deploy.nonce > register.nonce

@@ -44,9 +44,13 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     state: State | None
     """Of its saga; None when there is none."""
     known: bool
-    """Whether a node has one of its transactions."""
+    """Whether any node has one of its transactions; for a hole, a transaction of the key."""
+    lacking: bool
+    """Whether a node that answers has none of them."""
     refused: bool
     """Whether every node refused the last bytes for good."""
+    underpriced: bool
+    """Whether nodes refused the last bytes for their price."""
     lowest: bool
     """Whether it is the next one that the chain waits for."""
     age_seconds: float
@@ -81,21 +85,33 @@ Duty = Wait | Rebroadcast | Replace | Fill | Held
 """Held: the price cannot be raised; what no node knows is sent again all the same."""
 
 
-def tend(out: Outstanding, sight: Sight, market: Market, limits: Limits, pace: Pace) -> Duty:
-    """What is to be done about one nonce. SIDE EFFECTS: none."""
+def tend(out: Outstanding, sight: Sight, market: Market | None, limits: Limits, pace: Pace) -> Duty:
+    """What is to be done about one nonce. `market` None: nobody knows what the chain asks for.
+
+    SIDE EFFECTS: none.
+    """
+    again = Rebroadcast() if sight.lacking else Wait()
     if not out.attempts:
-        if sight.known or sight.observations < HOLE_OBSERVATIONS:
+        if market is None or sight.known or sight.observations < HOLE_OBSERVATIONS:
             return Wait()
         return _filled(fees.offer(market, limits, 0))
+    if market is None:
+        return again
     if sight.refused:
         return _refused(out, sight, market, limits)
     if _priced_out(out, sight, market, limits, pace):
-        raised = fees.bump(fees_of(out.attempts[-1], market), market, limits, out.cost_gas)
+        last = fees_of(out.attempts[-1], market)
+        raised = fees.bump(last, market, limits, _cost_gas(out))
         if isinstance(raised, Fees):
             return Replace(raised)
-        if isinstance(fees.offer(market, limits, out.cost_gas), Held):
+        if not fees.sufficient(last, market) or market.tip > last.max_priority_fee:
             return raised
-    return Wait() if sight.known else Rebroadcast()
+    return again
+
+
+def _cost_gas(out: Outstanding) -> int:
+    """A self-send burns next to nothing: no model's cost is judged by it."""
+    return out.cost_gas if next_kind(out) is AttemptKind.CALL else 0
 
 
 def _refused(out: Outstanding, sight: Sight, market: Market, limits: Limits) -> Duty:
@@ -116,16 +132,16 @@ def _priced_out(out: Outstanding, sight: Sight, market: Market, limits: Limits, 
     """Whether blocks have gone by that could have held it, and its price may be why they do not.
 
     Behind the lowest nonce nothing can be mined yet, and what no node has is not waited for by the
-    chain: there, only what is below the base fee is raised.
+    chain: there, only what nodes refuse for its price or is below the base fee is raised.
     """
     if sight.age_seconds < pace.bump_after_seconds or sight.blocks < pace.bump_after_blocks:
         return False
     last = fees_of(out.attempts[-1], market)
-    if not fees.sufficient(last, market):
+    if sight.underpriced or not fees.sufficient(last, market):
         return True
     if not (sight.lowest and sight.known):
         return False
-    wanted = fees.offer(market, limits, out.cost_gas)
+    wanted = fees.offer(market, limits, _cost_gas(out))
     asked_for_more = isinstance(wanted, Fees) and wanted.max_priority_fee > last.max_priority_fee
     return asked_for_more or len(out.attempts) <= BLIND_BUMPS
 

@@ -78,11 +78,17 @@ class Journal(Protocol):
         cost_gas: int,
         spent: int,
         known: int | None,
-    ) -> IntentAnswer: ...
+        sure: int | None = None,
+    ) -> IntentAnswer:
+        """`sure`: nonces that are spent beyond doubt, behind which the lane goes on; default: all
+        of `spent`, which tells how many are in flight."""
 
     async def abandon(self, saga: Saga, step: Step, *, attempts: int, note: str) -> Saga: ...
 
-    async def postpone(self, saga: Saga, *, seconds: float, attempts: int, error: str) -> None: ...
+    async def postpone(
+        self, saga: Saga, *, seconds: float, attempts: int, error: str, noted: bool = False
+    ) -> None:
+        """Give the saga up until a time. `noted`: the history says so already."""
 
     async def move(self, saga: Saga, to: State, change: "Change") -> Saga: ...
 
@@ -97,6 +103,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     event: bytes | None = None
     ack: bool = False
     dead_letter: bool = False
+    left: tuple[Intent, ...] = ()
+    """Intents that the saga forgets while their nonces are out: the lane keeps their records."""
 
 
 class Queue(Protocol):
@@ -119,6 +127,10 @@ class Chain(Protocol):
     @property
     def spent_nonces(self) -> int:
         """How many transactions of the signer the chain holds, as last seen."""
+
+    @property
+    def sure_nonces(self) -> int:
+        """The same, said more than once: one answer of one node must not move the lane."""
 
     @property
     def head_number(self) -> int:

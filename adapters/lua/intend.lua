@@ -4,8 +4,9 @@
 -- KEYS: saga, history, due, lane, model claim, then the record of each nonce
 -- ARGV: saga id, owner, fence, version, lease ms, first nonce signed with, nonces spent on the
 --       chain, nonces the node knows of ('' when not asked), most in flight (0: no limit), '1' to
---       require the model claim, gas that the model's cost is judged by, then for each nonce:
---       field of the step, intent, attempt, history entry
+--       require the model claim, gas that the model's cost is judged by, nonces that are spent for
+--       sure (the lane goes on behind them), then for each nonce: field of the step, intent, attempt,
+--       history entry
 -- Returns {OK | DUPLICATE}, {HAS, intent}, {NONCE, the next one}, {UNKNOWN}: ask the node and call
 -- again, {FULL}, {CLAIMED, holder}, or {GONE | FENCED | CONFLICT}.
 -- Invariant: lane.next only grows; each nonce below it belongs to one step, or is a hole that the
@@ -13,10 +14,10 @@
 local saga, history, due, lane, claim = unpack(KEYS)
 local id, owner, fence, version = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local nonce, spent, known, limit = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
-local count = #KEYS - 5
+local floor, count = tonumber(ARGV[12]), #KEYS - 5
 local refused = refusal(saga, owner, fence, version)
 if refused then return {refused} end
-local has = redis.call('HGET', saga, ARGV[12])
+local has = redis.call('HGET', saga, ARGV[13])
 if has then return {'HAS', has} end
 
 if ARGV[10] == '1' then
@@ -29,7 +30,7 @@ if not next then
   if known == '' then return {'UNKNOWN'} end
   next = known
 end
-next = math.max(tonumber(next), spent)
+next = math.max(tonumber(next), floor)
 if limit > 0 and next + count - spent > limit then return {'FULL'} end
 if nonce ~= next then
   redis.call('HSET', lane, 'next', text(next))
@@ -42,7 +43,7 @@ accept(saga, owner, version, now)
 redis.call('HSET', lane, 'next', text(nonce + count))
 redis.call('ZADD', due, now + tonumber(ARGV[5]), id)
 for i = 0, count - 1 do
-  local field, intent, attempt, entry = unpack(ARGV, 12 + 4 * i, 15 + 4 * i)
+  local field, intent, attempt, entry = unpack(ARGV, 13 + 4 * i, 16 + 4 * i)
   redis.call('HSET', saga, field, intent)
   redis.call('DEL', KEYS[6 + i])
   redis.call('HSET', KEYS[6 + i], 'saga', id, 'step', field, 'cost_gas', ARGV[11],

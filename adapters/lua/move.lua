@@ -2,7 +2,7 @@
 -- KEYS: saga, history, due, index of the state left, index of the state entered,
 --       processing list, outbound list, dead-letter list, then records of nonces that are done with
 -- ARGV: saga id, owner, fence, version, state left, state entered, due mode, milliseconds,
---       history entry, event ('' for none), acknowledge ('1' or ''), dead letter ('' for none),
+--       history entry ('' for none), event ('' for none), acknowledge ('1' or ''), dead letter ('' for none),
 --       number of fields removed, their names, then pairs of fields set
 --   due mode: lease (milliseconds from now), timer (the same, and the lease is given up),
 --             end (leaves `due`; milliseconds is how long the hash is kept, 0 for ever)
@@ -34,7 +34,7 @@ if ARGV[5] ~= ARGV[6] then
   redis.call('ZREM', from, id)
   redis.call('ZADD', to, now, id)
 end
-record(history, now, ARGV[9])
+if ARGV[9] ~= '' then record(history, now, ARGV[9]) end
 if mode == 'end' then
   redis.call('ZREM', due, id)
   redis.call('HSET', saga, 'owner', '')

@@ -116,7 +116,7 @@ async def test_hardhat_says_reverted_though_mined(hardhat_node: Node) -> None:
         assert second.deploy is not None
         settled = side.watcher.expect(second.deploy, sent=False)
         await side.watcher.poll()
-        assert settled.result() == Reverted(second.deploy.attempts[0].hash)
+        assert settled.result() == Reverted(second.deploy.attempts[0].hash, node.block_number)
     assert len(node.tokens()) == 1
 
 

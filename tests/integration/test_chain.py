@@ -269,9 +269,10 @@ async def test_reverted(node: Node, strategy: StrategyName) -> None:
         await side.chain.send(second, Step.DEPLOY)
         node.mine()
         assert isinstance(await side.settle(first, Step.DEPLOY), Mined)
-        assert await side.settle(second, Step.DEPLOY) == Reverted(stored_hash(second))
+        reverted = Reverted(stored_hash(second), node.block_number)
+        assert await side.settle(second, Step.DEPLOY) == reverted
         assert second.deploy is not None
-        assert await side.chain.ask(second.deploy) == Reverted(stored_hash(second))
+        assert await side.chain.ask(second.deploy) == reverted
     assert len(node.tokens()) == 1
 
 
@@ -282,8 +283,11 @@ async def renumbered(side: ChainSide, saga: Saga, nonce: int) -> Saga:
     return with_intent(saga, await side.chain.sign(Step.DEPLOY, found.call, nonce))
 
 
-async def test_nonce_taken(node: Node, strategy: StrategyName) -> None:
+async def test_nonce_taken(
+    node: Node, strategy: StrategyName, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A nonce spent by a foreign transaction is given up at the third look, not before."""
+    monkeypatch.setattr(watches, "OBSERVATION_SECONDS", 0.0)
     async with chain_side(node, strategy, watching=False) as side:
         saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
         assert saga.deploy is not None
@@ -293,6 +297,23 @@ async def test_nonce_taken(node: Node, strategy: StrategyName) -> None:
             await side.watcher.poll()
             assert not settled.done()
         await side.watcher.poll()
+        assert settled.result() == NonceTaken(saga.deploy.nonce)
+
+
+async def test_looks_in_a_row_are_one(node: Node) -> None:
+    """Looks at the same head within a second are one look: a node may tell of a nonce before it
+    tells of the receipt."""
+    async with chain_side(node, watching=False) as side:
+        saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
+        assert saga.deploy is not None
+        node.transact(DEV_ACCOUNT, STRANGER)
+        settled = side.watcher.expect(saga.deploy, sent=False)
+        for _ in range(2 * watches.NONCE_TAKEN_OBSERVATIONS):
+            await side.watcher.poll()
+        assert not settled.done()
+        for _ in range(watches.NONCE_TAKEN_OBSERVATIONS):
+            node.mine()
+            await side.watcher.poll()
         assert settled.result() == NonceTaken(saga.deploy.nonce)
 
 

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from adapters.embedded import EmbeddedValkey
 from saga.audit import Evidence, audit
 from saga.model import Saga, State
 from tests.support import proxy as faults
 from tests.support.chain import Node
 from tests.support.fleet import Fleet, message
-from tests.support.proxy import EVERY, SEND, Exchange, Proxy, Response, RoughWeather, open_proxy
+from tests.support.proxy import EVERY, SEND, Exchange, Proxy, Response, open_proxy
+from tests.support.weather import RoughWeather, behind
 
 MakeFleet = Callable[..., Fleet]
 UNBOUND = {"MAX_IN_FLIGHT": "0", "WORKER_POOL_SIZE": "256"}
@@ -96,9 +96,7 @@ def same_block(saga: Saga) -> bool:
     return saga.deployment.receipt.block_hash == saga.registration.receipt.block_hash
 
 
-async def test_stored_before_sent(
-    own_node: Node, proxy: Proxy, fleet_on: MakeFleet, valkey: EmbeddedValkey
-) -> None:
+async def test_stored_before_sent(own_node: Node, proxy: Proxy, fleet_on: MakeFleet) -> None:
     """Redis holds each transaction's signed bytes, a bump's too, before any node sees them."""
     sent = [message(f"stored-{number}") for number in range(12)]
     fleet = fleet_on(
@@ -144,7 +142,7 @@ async def test_a_node_that_lags(
     own_node: Node, proxy: Proxy, fleet_on: MakeFleet, first: bool
 ) -> None:
     """An endpoint fifty blocks behind costs nothing but its requests, wherever it stands."""
-    proxy.always(EVERY, faults.behind(50))
+    proxy.always(EVERY, behind(50))
     own_node.request("anvil_mine", hex(60))
     urls = [proxy.url, own_node.url] if first else [own_node.url, proxy.url]
     sent = [message(f"lag-{number}") for number in range(20)]

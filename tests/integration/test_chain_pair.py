@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from adapters import watches
 from adapters.contracts import ZERO_ADDRESS
 from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil
 from saga.facts import Absent, Mined, NonceTaken, Refused, Reverted, Sent
@@ -125,8 +126,11 @@ async def test_the_second_is_asked_from_memory(node: Node, strategy: StrategyNam
         assert len(proxy.received) == requests
 
 
-async def test_a_failed_deployment_fails_its_registration(node: Node) -> None:
+async def test_a_failed_deployment_fails_its_registration(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When the deployment does not come about, its registration reverts and can be made again."""
+    monkeypatch.setattr(watches, "OBSERVATION_SECONDS", 0.0)
     async with chain_side(node, watching=False) as side:
         saga = await side.pair(new_saga(MODEL))
         assert saga.deploy is not None

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from adapters import watches
 from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil, EmbeddedHardhat, EmbeddedValkey
 from adapters.redis_lane import Standing
 from saga.errors import HeldError
@@ -309,12 +310,18 @@ async def test_a_foreign_transaction_moves_the_lane(any_node: Node, valkey: Embe
         any_node.request("eth_sendTransaction", {"from": DEV_ACCOUNT, "to": STRANGER})
         any_node.mine()
         keeper._idle_looked_ms = 0
+        for _ in range(HOLE_OBSERVATIONS - 1):
+            await keeper.round()
+            assert (await lane.lane.standing()).next == any_node.nonce() - 1
         await keeper.round()
         assert (await lane.lane.standing()).next == any_node.nonce()
 
 
-async def test_a_foreign_transaction_takes_a_nonce(node: Node, valkey: EmbeddedValkey) -> None:
+async def test_a_foreign_transaction_takes_a_nonce(
+    node: Node, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A saga whose nonce a foreign transaction spent is told so after three looks at depth."""
+    monkeypatch.setattr(watches, "OBSERVATION_SECONDS", 0.0)
     async with lane_side(node, valkey.url, confirmations=2) as lane:
         saga = await lane.intended("robbed")
         assert saga.deploy is not None

@@ -377,7 +377,7 @@ async def test_retry_and_hold(monkeypatch: pytest.MonkeyPatch, receiver: OtlpRec
         saga = a_saga(telemetry, state=State.VALIDATED, deploy=INTENT)
         for hold in (False, True):
             with telemetry.attempt(saga) as span:
-                span.retry(saga, reason, hold=hold)
+                span.retry(saga, reason, hold="node" if hold else None)
     retry, held = await received(receiver, 2)
     assert retry.name == "saga.step after VALIDATED (retry)"
     assert (retry.status, retry.description) == ("ERROR", "<url> 0x02f81c…*** refused")
@@ -393,7 +393,7 @@ async def test_lease_lost(monkeypatch: pytest.MonkeyPatch, receiver: OtlpReceive
     async with process(monkeypatch, receiver.endpoint) as telemetry:
         saga = a_saga(telemetry, state=State.VALIDATED)
         with suppress(LeaseLostError), telemetry.attempt(saga) as span:
-            span.retry(saga, "node said no", hold=False)
+            span.retry(saga, "node said no")
             raise LeaseLostError("FENCED")
         telemetry.ended(saga)
     assert [span.name for span in await received(receiver, 1)] == ["saga.end"]
@@ -571,9 +571,9 @@ def test_lines(lines: list[dict[str, Any]]) -> None:
     saga = a_saga(telemetry)
     telemetry.admitted(saga)
     with telemetry.attempt(saga) as span:
-        span.retry(saga, "node said no", hold=False)
+        span.retry(saga, "node said no")
     with telemetry.attempt(saga) as span:
-        span.retry(saga, "node away", hold=True)
+        span.retry(saga, "node away", hold="node")
     step(telemetry, saga, State.VALIDATED, Advance(note="adopted"))
     telemetry.ended(step(telemetry, saga, State.DEAD_LETTERED, Fail(ErrorClass.INVALID, "bad")))
     assert saga.traceparent is not None

@@ -134,6 +134,15 @@ async def test_attempts_of_another(corner: Corner) -> None:
     assert await corner.lane().attempts_of(unknown) == unknown.attempts
 
 
+async def test_attempts_of_another_lane(corner: Corner) -> None:
+    """An intent of another signer is asked for in that signer's lane."""
+    saga = await in_pair(corner)
+    await add(corner, 3, 100, AttemptKind.CALL)
+    assert saga.deploy is not None
+    elsewhere = corner.lane("0x" + "cd" * 20)
+    assert await elsewhere.attempts_of(saga.deploy) == (attempt(3), attempt(100))
+
+
 async def test_states(corner: Corner) -> None:
     """The state of each saga is told, and that there is none."""
     worker = corner.worker()

@@ -249,6 +249,27 @@ async def test_errors_within_a_batch(proxy: Proxy, rpc: RpcClient) -> None:
     assert third.startswith("anvil/")
 
 
+@pytest.mark.parametrize("code", [429, -32005])
+async def test_rate_limit(proxy: Proxy, rpc: RpcClient, code: int) -> None:
+    """A rate limit under HTTP 200 is no answer, also where it is that of one item of a batch."""
+    proxy.always("eth_gasPrice", faults.rpc_error("eth_gasPrice", code, "Too Many Requests"))
+    text = f"{proxy.url} eth_gasPrice: Too Many Requests (code {code})"
+    with pytest.raises(ChainUnavailableError) as caught:
+        await rpc.call("eth_gasPrice")
+    assert str(caught.value) == text
+    with pytest.raises(ChainUnavailableError) as caught:
+        await rpc.batch([("eth_chainId", []), ("eth_gasPrice", [])])
+    assert str(caught.value) == text
+
+
+async def test_limit_of_a_log_query(proxy: Proxy, rpc: RpcClient) -> None:
+    """A limit on what one query may ask for is an answer: asking for less helps."""
+    text = "query returned more than 10000 results"
+    proxy.once("eth_getLogs", faults.rpc_error("eth_getLogs", -32005, text))
+    with pytest.raises(RpcError, match=text):
+        await rpc.call("eth_getLogs", {})
+
+
 async def test_ask(proxy: Proxy, rpc: RpcClient) -> None:
     """Where no error answer means anything by itself, it is one that may pass."""
     proxy.once("eth_gasPrice", faults.rpc_error("eth_gasPrice", -32601, "no such method"))

@@ -9,6 +9,7 @@ import pytest
 from eth_account import Account
 from structlog.testing import capture_logs
 
+from adapters import rpc_send
 from adapters.embedded import DEV_MNEMONIC_KEY, EmbeddedAnvil
 from adapters.rpc import Request, RpcError
 from adapters.rpc_health import Circuit
@@ -40,6 +41,12 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture(autouse=True)
+def grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No machine is so slow that a node that answers is not waited for."""
+    monkeypatch.setattr(rpc_send, "GRACE_SECONDS", 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +167,96 @@ async def test_error_is_an_answer(pool: RpcPool, pair: list[Proxy]) -> None:
     assert pair[1].received == []
     assert circuits(pool) == ["closed", "closed"]
     assert pool.health()[0].error_rate == 0
+
+
+SICK = [(-32000, "header not found"), (-32603, "Internal error"), (-32000, "node is syncing")]
+BLOCK = ("eth_getBlockByNumber", ["latest", False])
+
+
+def price_error(code: int, message: str) -> Fault:
+    return faults.rpc_error("eth_gasPrice", code, message)
+
+
+@pytest.mark.parametrize(("code", "message"), SICK)
+async def test_sick_answers(pool: RpcPool, pair: list[Proxy], code: int, message: str) -> None:
+    """An error that says nothing of the question is asked away; reads then begin elsewhere."""
+    pair[0].always("eth_gasPrice", price_error(code, message))
+    assert await pool.call("eth_gasPrice")
+    assert pair[0].received == pair[1].received == ["eth_gasPrice"]
+    assert pool.health()[0].error_rate > 0
+    assert pool.host == pair[1].url
+    assert await pool.call("eth_gasPrice")
+    assert pair[0].received == ["eth_gasPrice"]
+    assert circuits(pool) == ["closed", "closed"]
+
+
+async def test_sick_head(pool: RpcPool, pair: list[Proxy]) -> None:
+    """One sick item makes a batch go on as a whole: all its answers are of one node."""
+    pair[0].always("eth_getBlockByNumber", faults.rpc_error(BLOCK[0], -32603, "Internal error"))
+    pair[1].always(
+        "eth_gasPrice",
+        each_call(lambda call: {"result": "0x7"} if call["method"] == "eth_gasPrice" else None),
+    )
+    price, block = await pool.batch([("eth_gasPrice", []), BLOCK])
+    assert price == "0x7"
+    assert block["number"] == "0x0"
+
+
+async def test_all_sick(pool: RpcPool, pair: list[Proxy]) -> None:
+    """What all nodes say is the first one's answer; it opens no circuit."""
+    pair[0].always("eth_gasPrice", price_error(-32000, "header not found"))
+    pair[1].always("eth_gasPrice", price_error(-32000, "missing trie node"))
+    with pytest.raises(RpcError, match="header not found"):
+        await pool.call("eth_gasPrice")
+    for _ in range(3):
+        with pytest.raises(RpcError):
+            await pool.call("eth_gasPrice")
+    chain_id, error = await pool.batch([("eth_chainId", []), ("eth_gasPrice", [])])
+    assert chain_id == hex(CHAIN)
+    assert isinstance(error, RpcError)
+    assert circuits(pool) == ["closed", "closed"]
+    assert all(health.error_rate > 0.5 for health in pool.health())
+
+
+@pytest.mark.parametrize("sick", [0, 1])
+async def test_sick_or_away(pool: RpcPool, pair: list[Proxy], sick: int) -> None:
+    """A sick node's answer is better than none."""
+    pair[sick].always("eth_gasPrice", price_error(-32000, "header not found"))
+    pair[1 - sick].always("eth_gasPrice", html(502))
+    with pytest.raises(RpcError, match="header not found"):
+        await pool.call("eth_gasPrice")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (3, "anything"),
+        (-32601, "whatever"),
+        (-32005, "query returned more than 10000 results"),
+        (-32000, "insufficient funds for transfer"),
+    ],
+)
+async def test_answers_that_are_errors(
+    pool: RpcPool, pair: list[Proxy], code: int, message: str
+) -> None:
+    """An error about the question is the answer: no other node is asked, alone or in a batch."""
+    pair[0].always("eth_gasPrice", price_error(code, message))
+    with pytest.raises(RpcError, match=message):
+        await pool.call("eth_gasPrice")
+    (error,) = await pool.batch([("eth_gasPrice", [])])
+    assert isinstance(error, RpcError)
+    assert pair[1].received == []
+    assert pool.health()[0].error_rate == 0
+
+
+async def test_rate_limit(pool: RpcPool, pair: list[Proxy]) -> None:
+    """A node that limits the rate is away: others are asked, and in the end its circuit opens."""
+    pair[0].always("eth_gasPrice", price_error(-32005, "request rate exceeded"))
+    assert await pool.call("eth_gasPrice")
+    for _ in range(2):
+        with pytest.raises(ChainUnavailableError, match="request rate exceeded"):
+            await pool._endpoints[0].batch([("eth_chainId", []), ("eth_gasPrice", [])])
+    assert circuits(pool) == ["open", "closed"]
 
 
 async def test_all_away(pool: RpcPool, pair: list[Proxy]) -> None:
@@ -304,6 +401,27 @@ async def test_lag_at_the_start(
     pool = open_pool(*(proxy.url for proxy in pair))
     await pool.check_chain()
     assert await pool.call("eth_blockNumber") == "0x4"
+
+
+async def test_one_liar(
+    pair: list[Proxy], nodes: tuple[EmbeddedAnvil, EmbeddedAnvil], open_pool: OpenPool
+) -> None:
+    """Among three, one invented head makes no honest node lag; a node that is behind still does."""
+    invented = each_call(
+        lambda call: {"result": "0xffffff"} if call["method"] == "eth_blockNumber" else None
+    )
+    async with open_proxy(nodes[1].url) as liar:
+        liar.always("eth_blockNumber", invented)
+        pool = open_pool(*(proxy.url for proxy in pair), liar.url)
+        await pool.check_chain()
+        await asyncio.to_thread(nodes[0].request, "anvil_mine", "0x2")
+        await pool.look_round()
+        assert [health.lag for health in pool.health()] == [0, 2, 0]
+        assert all(health.usable for health in pool.health())
+        await asyncio.to_thread(nodes[0].request, "anvil_mine", "0x32")
+        await pool.look_round()
+        assert [health.lag for health in pool.health()] == [0, 52, 0]
+        await pool.close()
 
 
 async def test_heads_for_free(pool: RpcPool, nodes: tuple[EmbeddedAnvil, EmbeddedAnvil]) -> None:
@@ -530,6 +648,83 @@ async def test_broadcast_does_not_wait_for_the_open(
     assert await asyncio.to_thread(nodes[0].request, "eth_getTransactionByHash", tx_hash)
 
 
+KNOWN = faults.rpc_error("eth_sendRawTransaction", -32000, "already known")
+REFUSED = faults.rpc_error("eth_sendRawTransaction", -32000, "txpool is full")
+
+
+async def until_one_is_left(pool: RpcPool) -> None:
+    while len(pool._tasks) > 1:  # noqa: ASYNC110 - a set that tasks leave
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("fault", [faults.forwarded, KNOWN])
+async def test_broadcast_does_not_wait_for_the_silent(
+    pool: RpcPool,
+    pair: list[Proxy],
+    nodes: tuple[EmbeddedAnvil, EmbeddedAnvil],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+) -> None:
+    """Once one node has the bytes, a silent one holds nobody up, and still gets them."""
+    monkeypatch.undo()  # the real grace
+    pair[0].always("eth_sendRawTransaction", faults.silence)
+    pair[1].always("eth_sendRawTransaction", fault)
+    raw, tx_hash = signed(0)
+    ((silent, _),) = await pool.broadcast([raw])
+    assert str(silent) == f"{pair[0].url} eth_sendRawTransaction: not waited for"
+    pair[0].released.set()
+    await asyncio.gather(*pool._tasks)
+    assert await asyncio.to_thread(nodes[0].request, "eth_getTransactionByHash", tx_hash)
+
+
+async def test_broadcast_waits_for_a_taker(
+    pool: RpcPool, pair: list[Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While no node has taken all, those that say nothing are waited for."""
+    monkeypatch.setattr(rpc_send, "GRACE_SECONDS", 0.0)
+    pair[0].always("eth_sendRawTransaction", faults.silence)
+    pair[1].always("eth_sendRawTransaction", REFUSED)
+    raw, tx_hash = signed(0)
+    sending = asyncio.create_task(pool.broadcast([raw]))
+    while "eth_sendRawTransaction" not in pair[1].received:  # noqa: ASYNC110 - a list, no event
+        await asyncio.sleep(0.001)
+    await until_one_is_left(pool)
+    pair[0].released.set()
+    ((taken, refused),) = await sending
+    assert taken == tx_hash
+    assert isinstance(refused, RpcError)
+
+
+async def test_broadcast_waits_for_all_of_the_bytes(
+    pool: RpcPool, pair: list[Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that has taken one of two has not taken them."""
+    monkeypatch.setattr(rpc_send, "GRACE_SECONDS", 0.0)
+    (first, first_hash), (second, second_hash) = signed(0), signed(1)
+    pair[0].always("eth_sendRawTransaction", faults.silence)
+    full = {"error": {"code": -32000, "message": "txpool is full"}}
+    pair[1].always(
+        "eth_sendRawTransaction",
+        each_call(lambda call: full if call["params"] == [second] else None),
+    )
+    sending = asyncio.create_task(pool.broadcast([first, second]))
+    while "eth_sendRawTransaction" not in pair[1].received:  # noqa: ASYNC110 - a list, no event
+        await asyncio.sleep(0.001)
+    await until_one_is_left(pool)
+    pair[0].released.set()
+    ((here, there), (also_here, not_there)) = await sending
+    assert (here, there, also_here) == (first_hash, first_hash, second_hash)
+    assert isinstance(not_there, RpcError)
+
+
+async def test_broadcast_refusals_are_no_sickness(pool: RpcPool, pair: list[Proxy]) -> None:
+    """What a node says of bytes does not count against it, whatever it is."""
+    said = faults.rpc_error("eth_sendRawTransaction", -32000, "nonce too low")
+    pair[0].always("eth_sendRawTransaction", said)
+    await pool.broadcast([signed(0)[0]])
+    assert pool.health()[0].error_rate == 0
+
+
 async def test_broadcast_when_all_are_open(pool: RpcPool, pair: list[Proxy]) -> None:
     """When no circuit is closed, all are waited for."""
     await break_open(pool, pair[0])
@@ -597,6 +792,14 @@ async def test_everywhere(
     for index, proxy in enumerate(pair):
         await break_open(pool, proxy, index)
     assert await pool.everywhere([("eth_blockNumber", [])]) == [["0x0"]]
+
+
+async def test_everywhere_with_a_sick_one(pool: RpcPool, pair: list[Proxy]) -> None:
+    """There, each node's answers are told as they are."""
+    pair[0].always("eth_gasPrice", price_error(-32000, "header not found"))
+    (sick,), (well,) = await pool.everywhere([("eth_gasPrice", [])])
+    assert isinstance(sick, RpcError)
+    assert isinstance(well, str)
 
 
 async def test_pushed_heads(

@@ -94,6 +94,14 @@ async def test_node_error(proxy: Proxy, ws: WsClient) -> None:
         await ws.ask("eth_call")
 
 
+async def test_rate_limit_within_a_batch(proxy: Proxy, ws: WsClient, counted: Counted) -> None:
+    """A batch of which one item met a rate limit has no answer."""
+    proxy.on_message["eth_gasPrice"] = error(-32005, "daily request count exceeded")
+    with pytest.raises(ChainUnavailableError, match="eth_gasPrice: daily request count exceeded"):
+        await ws.batch([("eth_chainId", []), ("eth_gasPrice", [])])
+    assert counted == [("eth_chainId", "unavailable"), ("eth_gasPrice", "unavailable")]
+
+
 async def test_out_of_order(proxy: Proxy, ws: WsClient) -> None:
     """A request that is never answered holds up no other."""
     proxy.on_message["eth_gasPrice"] = silence
@@ -111,7 +119,7 @@ async def test_out_of_order(proxy: Proxy, ws: WsClient) -> None:
         pytest.param(lambda _: '{"id":1,"result":"0x', "no JSON-RPC reply", id="half a message"),
         pytest.param(lambda _: b"\x00\x01", "no JSON-RPC reply", id="binary"),
         pytest.param(lambda _: "[]", "no JSON-RPC reply", id="no object"),
-        pytest.param(error(429, "compute units exceeded"), "code 429", id="429"),
+        pytest.param(error(429, "busy"), "busy (code 429)", id="429"),
         pytest.param(
             lambda _: '{"id":null,"error":{"code":-32700,"message":"parse error"}}',
             "parse error (code -32700)",

@@ -33,7 +33,7 @@ CALLS: dict[str, Call] = {
     "renew": lambda journal, saga: journal.renew([saga]),
     "release": lambda journal, saga: journal.release([saga]),
     "claim_model": lambda journal, saga: journal.claim_model(saga, "model_1", "c"),
-    "intend": lambda journal, saga: journal.intend(saga, intent(0), spent=0, known=0),
+    "intend": lambda journal, saga: journal.intend(saga, [intent(0)], cost_gas=0, spent=0, known=0),
     "abandon": lambda journal, saga: journal.abandon(saga, Step.DEPLOY, attempts=1, note="no"),
     "postpone": lambda journal, saga: journal.postpone(saga, seconds=1, attempts=1, error="no"),
     "move": lambda journal, saga: journal.move(saga, State.VALIDATED, Change(saga=saga)),
@@ -262,7 +262,7 @@ async def test_admission_reply_lost(mortal: EmbeddedValkey) -> None:
         saga = await worker.claim_model(saga, "model_1", "c")
         assert saga.claim == saga.id
         proxy.lose_reply = True
-        saga = (await worker.intend(saga, intent(0), spent=0, known=0)).saga
+        saga = (await worker.intend(saga, [intent(0)], cost_gas=0, spent=0, known=0)).saga
         assert saga is not None
         assert proxy.lost == 3
         stored = await corner.read(saga)

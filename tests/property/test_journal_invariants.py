@@ -59,6 +59,7 @@ BOUNDS = settings(
 )
 pick = st.integers(0, 99)
 workers = st.integers(0, WORKERS - 1)
+rarely = st.sampled_from([False, False, True])
 
 
 def delivery(number: int, retry_count: int) -> bytes:
@@ -111,6 +112,9 @@ class JournalMachine(RuleBasedStateMachine):
         for worker, number in enumerate(numbers):
             self.deliver(number, 0)
             self.take(worker % WORKERS, crash=False)
+            if worker == 0:
+                self.work(0, 3)
+                self.keep(0)
 
     @rule(number=st.integers(0, MESSAGES - 1), retry_count=st.integers(0, 1))
     def deliver(self, number: int, retry_count: int) -> None:
@@ -288,18 +292,18 @@ class JournalMachine(RuleBasedStateMachine):
             self.run(self.corner.client.hset(key, "keeper_until", 1))
         self.keeper = None
 
-    @rule(which=pick, number=workers, fence=st.integers(-1, 1), lag=st.integers(0, 1))
-    def attempt(self, which: int, number: int, fence: int, lag: int) -> None:
-        """Somebody who may or may not keep the lane stores one more transaction for a nonce."""
+    @precondition(lambda self: self.last_keeper)
+    @rule(which=pick, who=st.sampled_from(["keeper"] * 3 + ["other", "earlier"]), late=rarely)
+    def attempt(self, which: int, who: str, *, late: bool) -> None:
+        """Somebody who keeps the lane, or did, or believes so, stores one more transaction."""
         nonces = [nonce for nonce in range(self.next + 1) if nonce not in self.done]
         nonce = nonces[which % len(nonces)]
-        name, told = f"w{number}", max(self.fence + fence, 0)
+        name = "w9" if who == "other" else self.last_keeper
+        fence = self.fence - 1 if who == "earlier" else self.fence
         before = self.run(self.corner.contents())
-        stored = self.run(self._attempt(nonce, name, told, lag))
-        right = (
-            self.keeper == (name, told) and nonce < self.next and not (lag and nonce in self.kept)
-        )
-        assert stored == right
+        stored = self.run(self._attempt(nonce, name, fence, late=late))
+        stale = nonce >= self.next or (late and nonce in self.kept)
+        assert stored == (who == "keeper" and self.keeper is not None and not stale)
         if not stored:
             assert self.run(self.corner.contents()) == before
 
@@ -469,10 +473,11 @@ class JournalMachine(RuleBasedStateMachine):
     async def _mine(self) -> None:
         self.spent = self.next
 
-    async def _attempt(self, nonce: int, keeper: str, fence: int, lag: int) -> bool:
-        """With the record as read, or as it was some attempts ago."""
+    async def _attempt(self, nonce: int, keeper: str, fence: int, *, late: bool) -> bool:
+        """With the record as it is, or as it was one attempt ago."""
         (out,) = await self.corner.lane().read([nonce])
-        seen: Outstanding = msgspec.structs.replace(out, attempts=out.attempts[lag:])
+        attempts = out.attempts[:-1] if late else out.attempts
+        seen: Outstanding = msgspec.structs.replace(out, attempts=attempts)
         self.bytes += 1
         kind = AttemptKind.CALL if out.attempts else AttemptKind.FILL
         return await self.corner.lane().add_attempt(
@@ -541,6 +546,7 @@ class JournalMachine(RuleBasedStateMachine):
                     assert signed.nonce == self.next
                     self.given[signed.nonce] = (saga.id, signed.step.value)
                     self.next += 1
+                assert self.next - self.spent <= MAX_IN_FLIGHT
                 return answer.saga
             nonce = cast("int", answer.next_nonce)
 

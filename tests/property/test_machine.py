@@ -106,7 +106,14 @@ def plausible(action: Action) -> list[Fact]:
             return [Sent()]
         case Ask() | Watch():
             mined = [Mined(RECEIPT), Mined(RECEIPT)]
-            return [*mined, Sent(), Unmined(), Reverted("0x12"), NonceTaken(5), Cancelled("0x12")]
+            return [
+                *mined,
+                Sent(),
+                Unmined(),
+                Reverted("0x12", 9),
+                NonceTaken(5),
+                Cancelled("0x12"),
+            ]
         case _:
             return [Sent()]
 

@@ -159,3 +159,23 @@ def test_settings_in_readme(capsys: pytest.CaptureFixture[str]) -> None:
     assert (status, capsys.readouterr().err) == (0, "")
     readme = (ROOT / "README.md").read_text("utf-8")
     assert [name for name in Settings.model_fields if f"| `{name}` |" not in readme] == []
+
+
+WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today"}
+TELL_THE_TIME = {
+    "adapters/otel.py": "when spans begin and end",
+    "adapters/redis_codec.py": "when a dead letter was written",
+}
+"""Modules that may read this machine's clock, and for what: nothing is decided by it."""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ident)
+def test_no_decision_by_the_wall_clock(path: Path) -> None:
+    """A clock that jumps changes no lease, wait, bump or timeout: those go by the server's time
+    and by the monotonic clock."""
+    read = {
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute)
+    }
+    assert not read & WALL_CLOCKS or ident(path) in TELL_THE_TIME

@@ -5,16 +5,19 @@ import json
 import msgspec
 import pytest
 
+from adapters.redis_lane import FILL_KEPT_MS
 from saga import engine
 from saga.actions import Fail
 from saga.errors import LeaseLostError
 from saga.model import ErrorClass, Saga, State, Step
 from saga.ports import Change
 from tests.integration.lua.store import (
+    CHAIN_ID,
     DEPLOYMENT,
     EVENT,
     LOSSES,
     PATH,
+    SENDER,
     Corner,
     Worker,
     advance,
@@ -163,13 +166,18 @@ async def test_record_kept(corner: Corner, write: str) -> None:
     ],
 )
 async def test_forgotten(corner: Corner, forget: tuple[Step, ...], left: list[int]) -> None:
-    """What a failure forgets goes in its write, intent and record: a resume does not find it."""
+    """What a failure forgets goes in its write: a resume does not find it. The record of a nonce
+    that is out still stays in the lane, for its keeper, with an end."""
     worker = corner.worker()
     saga = await in_pair(corner, worker)
     dead = await worker.move(saga, State.DEAD_LETTERED, cancelled(saga, *forget))
     stored = await corner.read(saga)
     out = [each.nonce for each in (stored.deploy, stored.register) if each is not None]
-    assert (out, list(await corner.records())) == (left, left)
+    out_still = [4] if forget == (Step.DEPLOY, Step.REGISTER) else []
+    assert (out, list(await corner.records())) == (left, left + out_still)
+    for nonce in out_still:
+        ttl = await corner.client.pttl(corner.keys.nonce(CHAIN_ID, SENDER, nonce))
+        assert 0 < ttl <= FILL_KEPT_MS
     assert (dead.deploy, dead.register) == (stored.deploy, stored.register)
     assert (stored.error_class, stored.failed_in) == ("cancelled", State.VALIDATED)
     (letter,) = [json.loads(entry) for entry in await corner.listed(corner.keys.dead_letters)]

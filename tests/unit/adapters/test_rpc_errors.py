@@ -9,7 +9,9 @@ from adapters.rpc_errors import (
     SendVerdict,
     is_missing_method,
     is_range_limit,
+    is_rate_limit,
     is_revert,
+    is_sick,
     send_verdict,
 )
 
@@ -228,3 +230,77 @@ def test_range_limit(error: RpcError, limited: bool) -> None:
 def test_missing_method(error: RpcError, missing: bool) -> None:
     """A method that the node lacks is told from one that failed."""
     assert is_missing_method(error) is missing
+
+
+LIMITED = [
+    "call rate limit exhausted",
+    "project ID request rate exceeded",
+    "Too Many Requests",
+    "50/second request limit reached - reduce calls per second",
+    "exceeded 100 requests per second",
+    "Your app has exceeded its compute units per second capacity",
+    "Your app has exceeded its concurrent requests capacity",
+    "capacity exceeded",
+    "daily request count exceeded, request rate limited",
+]
+"""As Infura, Alchemy, QuickNode and others write it."""
+
+
+@pytest.mark.parametrize("message", LIMITED)
+@pytest.mark.parametrize("code", [-32005, -32007, -32000, 429])
+def test_rate_limit(message: str, code: int) -> None:
+    """A node that is asked too often says so in words; the code alone says it only as 429."""
+    assert is_rate_limit(RpcError(code, message))
+    assert is_rate_limit(RpcError(429, ""))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RpcError(-32005, "query returned more than 10000 results"),
+        RpcError(-32005, "block range is too wide"),
+        RpcError(-32005, "request limit: at most 10000 results"),
+        RpcError(-32005, "limit exceeded"),
+        RpcError(-32600, "eth_getLogs is limited to a 10,000 range"),
+        RpcError(3, "rate limit"),
+        RpcError(-32000, "execution reverted: too many requests"),
+        RpcError(-32000, "in-flight transaction limit reached for delegated accounts"),
+        RpcError(-32000, "account limit exceeded"),
+    ],
+)
+def test_no_rate_limit(error: RpcError) -> None:
+    """Limits of a query, of a pool and of a contract are none of the rate."""
+    assert not is_rate_limit(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "sick"),
+    [
+        (RpcError(-32000, "header not found"), True),
+        (RpcError(-32000, "missing trie node 5f2e (path )"), True),
+        (RpcError(-32603, "Internal error"), True),
+        (RpcError(-32603, "database closed"), True),
+        (RpcError(-32000, "execution aborted (timeout = 5s)"), True),
+        (RpcError(-32000, "context deadline exceeded"), True),
+        (RpcError(-32002, "request timed out"), True),
+        (RpcError(-32000, "node is syncing"), True),
+        (RpcError(-32000, "transaction indexing is in progress"), True),
+        (RpcError(0, ""), True),
+        (RpcError(3, "node is syncing"), False),
+        (RpcError(-32000, "execution reverted: node is syncing"), False),
+        (RpcError(-32603, "Internal error", "0x08c379a0"), False),
+        (RpcError(-32000, "out of gas"), False),
+        (RpcError(-32601, "whatever"), False),
+        (RpcError(-32000, "the method eth_feeHistory does not exist/is not available"), False),
+        (RpcError(-32005, "query returned more than 10000 results"), False),
+        (RpcError(-32602, "invalid params"), False),
+        (RpcError(-32000, "gas required exceeds allowance (21000)"), False),
+        (RpcError(-32000, "insufficient funds for gas * price + value"), False),
+        (RpcError(-32000, "max fee per gas less than block base fee"), False),
+        (RpcError(-32000, "intrinsic gas too low"), False),
+        (RpcError(-32000, "nonce too high"), False),
+    ],
+)
+def test_sick(error: RpcError, sick: bool) -> None:
+    """A node that failed is told from one that answers; what nobody knows is a failure."""
+    assert is_sick(error) is sick

@@ -30,7 +30,7 @@ OF_INTENT: list[Fact] = [
     Unmined(),
     TimedOut(1.0),
     Mined(RECEIPT),
-    Reverted("0x12"),
+    Reverted("0x12", 9),
     NonceTaken(5),
     Cancelled("0x12"),
 ]
@@ -122,23 +122,44 @@ def test_deployment_reverted() -> None:
         out(State.VALIDATED, Step.DEPLOY),
         make(State.VALIDATED, deploy=intent(), register=intent(Step.REGISTER, 6)),
     ):
-        action = pursue(saga, Step.DEPLOY, Reverted("0x12"))
+        action = pursue(saga, Step.DEPLOY, Reverted("0x12", 9))
         assert action == Abandon(Step.DEPLOY, "transaction 0x12 reverted", counts=True)
 
 
-@pytest.mark.parametrize("nonce", [6, 7, 60])
-def test_registration_reverted(nonce: int) -> None:
-    """A registration that reverts behind its own deployment, which is there, counts."""
-    saga = make(State.TOKEN_DEPLOYED, deploy=intent(nonce=5), register=intent(Step.REGISTER, nonce))
-    action = pursue(saga, Step.REGISTER, Reverted("0x12"))
+DEPLOYED_IN = RECEIPT.block_number
+
+
+@pytest.mark.parametrize(
+    ("deploy", "block"),
+    [
+        (intent(nonce=5), DEPLOYED_IN),
+        (intent(nonce=5), DEPLOYED_IN + 1),
+        (intent(nonce=60), DEPLOYED_IN + 1),
+        (None, DEPLOYED_IN),
+        (None, DEPLOYED_IN + 1),
+        (msgspec.structs.replace(intent(nonce=60), sender="0x" + "11" * 20), DEPLOYED_IN),
+    ],
+)
+def test_registration_reverted(deploy: Intent | None, block: int) -> None:
+    """A registration that reverts when its token is there counts, whoever made the token."""
+    saga = make(State.TOKEN_DEPLOYED, deploy=deploy, register=intent(Step.REGISTER, 6))
+    action = pursue(saga, Step.REGISTER, Reverted("0x12", block))
     assert action == Abandon(Step.REGISTER, "transaction 0x12 reverted", counts=True)
 
 
-@pytest.mark.parametrize("deploy", [None, intent(nonce=7), intent(nonce=60)])
-def test_registration_came_too_early(deploy: Intent | None) -> None:
-    """A registration that went out before the token was there had to revert: nobody's fault."""
+@pytest.mark.parametrize(
+    ("deploy", "block"),
+    [
+        (None, DEPLOYED_IN - 1),
+        (intent(nonce=5), DEPLOYED_IN - 1),
+        (intent(nonce=60), DEPLOYED_IN - 1),
+        (intent(nonce=7), DEPLOYED_IN),
+    ],
+)
+def test_registration_came_too_early(deploy: Intent | None, block: int) -> None:
+    """A registration that was mined before the token was there had to revert: nobody's fault."""
     saga = make(State.TOKEN_DEPLOYED, deploy=deploy, register=intent(Step.REGISTER, 6))
-    action = pursue(saga, Step.REGISTER, Reverted("0x12"))
+    action = pursue(saga, Step.REGISTER, Reverted("0x12", block))
     assert isinstance(action, Abandon)
     assert (action.step, action.counts) == (Step.REGISTER, False)
     assert "0x12" in action.reason

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saga.fees import GWEI, Fees, Held, Limits, Market, ceiling, offer
+from saga.fees import GWEI, Fees, Held, Limits, Market, ceiling, offer, sufficient
 from saga.lane import (
     BLIND_BUMPS,
     HOLE_OBSERVATIONS,
@@ -19,6 +19,7 @@ from saga.lane import (
     Replace,
     Sight,
     Wait,
+    fees_of,
     next_kind,
     tend,
 )
@@ -66,17 +67,21 @@ def sight(
     *,
     state: State | None = State.VALIDATED,
     known: bool = True,
+    lacking: bool | None = None,
     refused: bool = False,
+    underpriced: bool = False,
     lowest: bool = True,
     age_seconds: float = PACE.bump_after_seconds,
     blocks: int = PACE.bump_after_blocks,
     observations: int = 0,
 ) -> Sight:
-    """Of a nonce that every node knows, and that blocks go by without."""
+    """Of a nonce that every node knows (or, not `known`, none), and that blocks go by without."""
     return Sight(
         state=state,
         known=known,
+        lacking=not known if lacking is None else lacking,
         refused=refused,
+        underpriced=underpriced,
         lowest=lowest,
         age_seconds=age_seconds,
         blocks=blocks,
@@ -167,7 +172,49 @@ def test_blind_bumps() -> None:
     raised = [LAST] * (BLIND_BUMPS + 1)
     assert isinstance(done(out(*raised[1:]), sight()), Replace)
     assert done(out(*raised), sight()) == Wait()
-    assert done(out(*raised), sight(known=False)) == Rebroadcast()
+    assert done(out(*raised), sight(lacking=True)) == Rebroadcast()
+
+
+def test_not_where_nobody_knows_it() -> None:
+    """What no node has is sent again before its price is doubted; one node's ignorance is no
+    reason not to raise what another has."""
+    assert done(out(LAST), sight(known=False)) == Rebroadcast()
+    assert done(out(LAST), sight(lacking=True)) == Replace(priced(22, 2.25))
+
+
+@pytest.mark.parametrize("lowest", [True, False])
+def test_refused_for_its_price(lowest: bool) -> None:
+    """What nodes refuse for its price is raised, though the market asks for no more."""
+    seen = sight(known=False, underpriced=True, lowest=lowest)
+    assert done(out(LAST), seen) == Replace(priced(22, 2.25))
+    early = msgspec.structs.replace(seen, age_seconds=1.0)
+    assert done(out(LAST), early) == Rebroadcast()
+
+
+@pytest.mark.parametrize("asked", [market(95, 1), market(50, 3)])
+def test_near_the_ceiling(asked: Market) -> None:
+    """What cannot be mined, and cannot be raised, is held, though a new offer would be allowed."""
+    duty = done(out(priced(90, 1)), sight(), asked)
+    assert isinstance(duty, Held)
+    assert duty.hold == "max_fee"
+
+
+@pytest.mark.parametrize("kind", [AttemptKind.FILL, AttemptKind.CANCEL])
+def test_self_sends_cost_no_model(kind: AttemptKind) -> None:
+    """A self-send is raised whatever a model may cost."""
+    limits = Limits(max_fee=100 * GWEI, max_cost=1)
+    found = msgspec.structs.replace(out(), attempts=(attempt(LAST, kind),))
+    assert done(found, sight(), CALM, limits) == Replace(priced(22, 2.25))
+
+
+def test_without_a_market() -> None:
+    """When nobody knows what the chain asks for, bytes are sent again, and nothing is signed."""
+    for found, seen, duty in (
+        (out(LAST), sight(known=False), Rebroadcast()),
+        (out(LAST), sight(), Wait()),
+        (HOLE, sight(state=None, known=False, observations=99), Wait()),
+    ):
+        assert tend(found, seen, None, LIMITS, PACE) == duty
 
 
 def test_asked_for_more() -> None:
@@ -250,10 +297,12 @@ OUTS = st.builds(
     st.sampled_from([0, GAS, 16_777_216]),
 )
 SIGHTS = st.builds(
-    Sight,
+    sight,
     state=st.none() | st.sampled_from(State),
     known=st.booleans(),
+    lacking=st.none() | st.just(True),
     refused=st.sampled_from([False, False, True]),
+    underpriced=st.sampled_from([False, False, True]),
     lowest=st.booleans(),
     age_seconds=st.sampled_from([0.0, 20.0, 200.0]),
     blocks=st.sampled_from([0, 3, 20]),
@@ -329,7 +378,7 @@ def test_hole_has_nothing_to_send(
     if not found.attempts:
         assert isinstance(duty, Wait | Fill | Held)
     elif isinstance(duty, Wait):
-        assert seen.known
+        assert not seen.lacking
 
 
 @laws
@@ -337,10 +386,16 @@ def test_hole_has_nothing_to_send(
 def test_held_by_the_market_alone(
     found: Outstanding, seen: Sight, asked: Market, limits: Limits, pace: Pace
 ) -> None:
-    """The keeper holds only while the market is above the limits."""
+    """The keeper holds only while the market is above the limits, or above what is out when that
+    cannot be raised within them."""
     if isinstance(tend(found, seen, asked, limits, pace), Held):
         of_model = found.attempts and not seen.refused
-        assert isinstance(offer(asked, limits, found.cost_gas if of_model else 0), Held)
+        above = isinstance(offer(asked, limits, found.cost_gas if of_model else 0), Held)
+        last = fees_of(found.attempts[-1], asked) if found.attempts else None
+        short = last is not None and (
+            not sufficient(last, asked) or asked.tip > last.max_priority_fee
+        )
+        assert above or short
 
 
 @laws

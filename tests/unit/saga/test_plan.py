@@ -41,6 +41,7 @@ class Told:
     """A chain that answers questions as told, and fails the test when it is to do anything."""
 
     spent_nonces = 0
+    sure_nonces = 0
     head_number = 0
 
     def __init__(self, found: Found | Exception, asked: Asked | Exception | None = None) -> None:
@@ -190,7 +191,7 @@ async def test_in_flight() -> None:
 @pytest.mark.parametrize("saga", [OUT, ENTERING])
 async def test_reverted(saga: Saga) -> None:
     """Behind a reverted transaction the plan shows the new one that would be sent."""
-    chain = Told(Absent(CALL), Reverted("0x12"))
+    chain = Told(Absent(CALL), Reverted("0x12", 9))
     found = await planned(saga, chain)
     assert found.what.startswith("would sign and send")
     assert found.sends
@@ -216,7 +217,7 @@ async def test_held() -> None:
 
 async def test_reverted_but_there() -> None:
     """Behind a reverted transaction the plan adopts what another has made."""
-    found = await planned(OUT, Told(TOKEN_EXISTS, Reverted("0x12")))
+    found = await planned(OUT, Told(TOKEN_EXISTS, Reverted("0x12", 9)))
     assert found.what.startswith("would adopt token")
     assert not found.sends
 

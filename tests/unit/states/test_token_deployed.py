@@ -106,14 +106,14 @@ def test_refused() -> None:
 
 def test_reverted() -> None:
     """A reverted registration of a token of ours is given up and counts as a try."""
-    action = decide(BEHIND, Reverted("0x12"), POLICY)
+    action = decide(BEHIND, Reverted("0x12", 9), POLICY)
     assert isinstance(action, Abandon)
     assert (action.step, action.counts) == (Step.REGISTER, True)
 
 
 def test_reverted_too_early() -> None:
     """A registration that went out before the token was there is given up, and is no failed try."""
-    action = decide(OUT, Reverted("0x12"), POLICY)
+    action = decide(OUT, Reverted("0x12", 1), POLICY)
     assert isinstance(action, Abandon)
     assert (action.step, action.counts) == (Step.REGISTER, False)
 

@@ -125,7 +125,7 @@ def test_refused() -> None:
 
 def test_reverted() -> None:
     """A reverted deployment is given up and counts as a try."""
-    action = decide(OUT, Reverted("0x12"), POLICY)
+    action = decide(OUT, Reverted("0x12", 9), POLICY)
     assert isinstance(action, Abandon)
     assert (action.step, action.counts) == (Step.DEPLOY, True)
     assert "0x12" in action.reason
