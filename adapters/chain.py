@@ -94,7 +94,8 @@ class EvmChain:
 
     async def next_block(self) -> None:
         try:
-            await asyncio.wait_for(self._watcher.next_block(), BLOCK_PATIENCE_SECONDS)
+            async with asyncio.timeout(BLOCK_PATIENCE_SECONDS):
+                await self._watcher.next_block()
         except TimeoutError:
             raise HeldError(
                 "lane_full", self.hold or "MAX_IN_FLIGHT transactions are out"
@@ -197,9 +198,9 @@ class EvmChain:
         settled = self._watcher.expect(intent, sent=False)
         try:
             while True:
-                with_time = asyncio.wait_for(asyncio.shield(settled), seconds)
                 try:
-                    return self._noted(await with_time)
+                    async with asyncio.timeout(seconds):
+                        return self._noted(await asyncio.shield(settled))
                 except TimeoutError:
                     watch = self._watcher.known(intent)
                     if watch is None or watch.seen_in is None:

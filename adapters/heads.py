@@ -94,7 +94,9 @@ class HeadFollower:
             if left <= 0:
                 break
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), left)
+                # Not wait_for: before Python 3.12 it swallows a cancellation now and then.
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
         self._delay *= 2
 
     def _pause(self) -> float:

@@ -54,6 +54,7 @@ async def check_chain(
     registry: str,
     manager: str,
     create2: bool,
+    finality: bool = False,
 ) -> tuple[int, list[str]]:
     """The chain id, and the problems with node, contracts, roles and balance."""
     try:
@@ -64,12 +65,15 @@ async def check_chain(
             return 0, [f"CHAIN_ID is {expected_chain}, but WEB3_PROVIDER_URL: {'; '.join(refused)}"]
         return 0, [f"WEB3_PROVIDER_URL: no node answers ({error})"]
     checks = _checks(sender, registry, manager, create2=create2)
+    if finality:
+        checks.append((("eth_getBlockByNumber", ["finalized", False]), _finalized))
     try:
         answers = await rpc.batch([request for request, _ in checks])
     except ChainUnavailableError as error:
         return chain_id, [f"WEB3_PROVIDER_URL: {error}"]
-    for ((method, _), _), answer in zip(checks, answers, strict=True):
-        if isinstance(answer, RpcError) and not is_revert(answer):
+    for ((method, _), judge), answer in zip(checks, answers, strict=True):
+        about_finality = judge is _finalized
+        if isinstance(answer, RpcError) and not is_revert(answer) and not about_finality:
             return chain_id, [f"WEB3_PROVIDER_URL: {rpc.host} {method}: {answer}"]
     problems = [
         problem
@@ -135,6 +139,12 @@ def _role(contract: str, setting: str, name: str, role: str, sender: str) -> tup
 
     data = HAS_ROLE.encode(bytes.fromhex(role[2:]), sender)
     return call_request(contract, data), judge
+
+
+def _finalized(answer: Any) -> str | None:
+    if isinstance(answer, dict):
+        return None
+    return "CONFIRMATIONS: the node knows no finalized block; give a number of blocks instead"
 
 
 def _balance(sender: str) -> Judge:

@@ -75,6 +75,7 @@ async def open_chain(
             registry=settings.MODEL_REGISTRY_ADDRESS,
             manager=settings.TOKEN_MANAGER_ADDRESS,
             create2=settings.DEPLOY_STRATEGY == "create2",
+            finality=settings.CONFIRMATIONS is None,
         )
         if problems:
             raise ConfigError(problems)

@@ -98,7 +98,8 @@ class Orchestrator:
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     async def _intake(self) -> None:
         """Take one message as soon as there is room for its saga."""
@@ -110,7 +111,8 @@ class Orchestrator:
     async def _has_room(self) -> bool:
         """Wait a little for room; False when there is none yet, or when stopping."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._room.wait(), DUE_POLL_SECONDS)
+            async with asyncio.timeout(DUE_POLL_SECONDS):
+                await self._room.wait()
         return self._room.is_set() and not self._stopping.is_set()
 
     async def _admit(self, raw: bytes) -> None:

@@ -1,7 +1,7 @@
 """Laws of the chain port that hold for every strategy, on a real node."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import pytest
@@ -25,7 +25,7 @@ from saga.facts import (
     Unmined,
 )
 from saga.messages import token_name
-from saga.model import Saga, Step
+from saga.model import Attempt, Intent, Lease, Saga, Step
 from tests.support import proxy as faults
 from tests.support.chain import (
     STRANGER,
@@ -494,7 +494,94 @@ async def test_time_is_up_without_a_node(node: Node) -> None:
             await side.chain.watch(saga.deploy, 0.2)
 
 
+async def test_counting_again(node: Node) -> None:
+    """Whoever waits for room in the lane is told of what others have spent, without a new block."""
+    async with chain_side(node) as busy, chain_side(node, watching=False) as idle:
+        await idle.watcher.poll()
+        before = idle.chain.spent_nonces
+        deployed = await busy.carry_out(new_saga(MODEL), Step.DEPLOY)
+        await idle.watcher.poll()  # the head is seen, and nobody waits: nothing is counted
+        assert idle.chain.spent_nonces == before
+        waiting = asyncio.create_task(idle.chain.next_block())
+        await asyncio.sleep(0)
+        await idle.watcher.poll()
+        await waiting
+        assert deployed.deploy is not None
+        assert idle.chain.spent_nonces == deployed.deploy.nonce + 1
+
+
+async def test_watches_come_and_go_meanwhile(node: Node) -> None:
+    """Sagas that begin and end while the watcher asks the store do not disturb it."""
+    others: list[Saga] = []
+
+    async def attempts_of(intent: Intent) -> Sequence[Attempt]:
+        for other in others:
+            assert other.deploy is not None
+            side.watcher.expect(other.deploy, sent=True)
+        return intent.attempts
+
+    node.hold_blocks()
+    async with chain_side(node, watching=False, attempts_of=attempts_of) as side:
+        saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
+        others += [await side.intend(new_saga(f"other-{n}"), Step.DEPLOY) for n in range(3)]
+        assert saga.deploy is not None
+        settled = side.watcher.expect(saga.deploy, sent=True)
+        node.request("eth_sendTransaction", {"from": DEV_ACCOUNT, "to": STRANGER})
+        for _ in range(2 * watches.NONCE_TAKEN_OBSERVATIONS):
+            node.mine()
+            await side.watcher.poll()
+        assert settled.result() == NonceTaken(saga.deploy.nonce)
+
+
+async def test_released(node: Node) -> None:
+    """A saga that waits no longer leaves nothing to watch; a later run of it keeps its own."""
+    node.hold_blocks()
+    async with chain_side(node, watching=False) as side:
+        saga = await side.pair(new_saga(MODEL))
+        later = msgspec.structs.replace(saga, lease=Lease(owner="test.2", fence=2))
+        await side.chain.send(saga, Step.DEPLOY)
+        await side.chain.send(later, Step.DEPLOY)
+        side.chain.release(saga)
+        assert side.watcher.busy
+        assert later.deploy is not None
+        node.mine()
+        await side.watcher.poll()
+        assert isinstance(await side.chain.ask(later.deploy), Mined)
+        side.chain.release(later)
+        assert not side.watcher.busy
+
+
+async def test_nothing_watched_that_was_not_sent(node: Node) -> None:
+    """What could not be given to any node is not taken for sent."""
+    async with open_proxy(node.url) as proxy, chain_side(node, url=proxy.url) as side:
+        saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
+        await side.rpc.check_chain()
+        proxy.always(
+            "eth_chainId",
+            faults.each_call(
+                lambda call: {"result": "0x5"} if call["method"] == "eth_chainId" else None
+            ),
+        )
+        with pytest.raises(ChainUnavailableError):
+            await side.rpc.check_chain()
+        with pytest.raises(ChainUnavailableError, match="on chain 5"):
+            await side.chain.send(saga, Step.DEPLOY)
+        assert not side.watcher.busy
+
+
 # --- Depth and reorganisations.
+
+
+async def test_adopted_once_finalized(node: Node, strategy: StrategyName) -> None:
+    """With CONFIRMATIONS=finalized, a token is found again by a replica that watches nothing."""
+    async with chain_side(node, strategy) as side:
+        deployed = await side.carry_out(new_saga(MODEL), Step.DEPLOY)
+    async with chain_side(node, strategy, confirmations=None, watching=False) as restarted:
+        with pytest.raises(ChainUnavailableError, match="waits for its confirmations"):
+            await restarted.chain.look_up(new_saga(MODEL), Step.DEPLOY, content_of(deployed))
+        node.mine(2 * 32)  # anvil finalizes two epochs behind its head
+        found = await restarted.chain.look_up(new_saga(MODEL), Step.DEPLOY, content_of(deployed))
+    assert isinstance(found, TokenExists)
 
 
 async def test_confirmations(node: Node, strategy: StrategyName) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from adapters.embedded import EmbeddedAnvil
 from saga.audit import Evidence, audit
 from saga.model import Saga, State
 from tests.support import proxy as faults
@@ -182,3 +183,22 @@ async def test_another_chain_while_running(
 
 def another_chain(call: dict[str, object]) -> dict[str, object] | None:
     return {"result": "0x1"} if call["method"] == "eth_chainId" else None
+
+
+async def test_blocks_on_demand(own_anvil: EmbeddedAnvil, fleet_on: MakeFleet) -> None:
+    """On a chain that makes blocks on demand alone, replicas that were idle find room in the lane:
+    they count again what others have spent."""
+    node = Node(own_anvil.url)
+    fleet = fleet_on(node, MAX_IN_FLIGHT="4", WORKER_POOL_SIZE="1")
+    fleet.start()
+    await fleet.until_started()
+    first = [message(f"first-{number}") for number in range(6)]
+    fleet.send(first)
+    await fleet.settled(first)
+    fleet.start()
+    await fleet.until_started()
+    then = [message(f"then-{number}") for number in range(12)]
+    fleet.send(then)
+    evidence = await fleet.settled([*first, *then], seconds=60)
+    assert audit(evidence) == []
+    assert {saga.state for saga in evidence.sagas.values()} == {State.ACKED}

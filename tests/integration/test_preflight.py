@@ -52,6 +52,7 @@ async def problems(
     sender: str = DEV_ACCOUNT,
     registry: str | None = None,
     manager: str | None = None,
+    finality: bool = False,
 ) -> list[str]:
     """The lines about the chain."""
     rpc = RpcPool([url or node.url], expected_chain=expected_chain)
@@ -63,6 +64,7 @@ async def problems(
             registry=registry or node.registry,
             manager=manager or node.manager,
             create2=strategy == "create2",
+            finality=finality,
         )
     finally:
         await rpc.close()
@@ -184,6 +186,18 @@ async def test_create2_proxy(node: Node) -> None:
             "`saga contracts deploy` installs it"
         )
     ]
+
+
+async def test_no_finality(node: Node) -> None:
+    """CONFIRMATIONS=finalized on a node that knows no such block is one line with the way out."""
+    assert await problems(node, finality=True) == []
+    method = "eth_getBlockByNumber"
+    async with open_proxy(node.url) as proxy:
+        proxy.always(method, faults.rpc_error(method, -39001, "finalized block not found"))
+        assert await problems(node, url=proxy.url) == []
+        (line,) = await problems(node, url=proxy.url, finality=True)
+    assert line.startswith("CONFIRMATIONS: ")
+    assert "give a number of blocks" in line
 
 
 async def test_no_base_fee(node: Node) -> None:
