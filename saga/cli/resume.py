@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 from rich.table import Table
 
+from adapters.log_setup import configure_logging
 from adapters.metrics import Metrics
 from adapters.redis_views import RedisViews
 from saga.cli.render import console, print_json, safe, styled
@@ -39,6 +40,8 @@ def resume_sagas(
         raise UsageError("name sagas or models, or give --all or --state")
     if state in (State.ACKED, State.SKIPPED):
         raise UsageError(f"--state {state}: these sagas are finished")
+    settings = load(StoreSettings)
+    configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)  # to stderr, never into the output
     states = [State.DEAD_LETTERED] if all_ else []
     if state is not None:
         states = [state]
