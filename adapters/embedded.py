@@ -88,7 +88,8 @@ class EmbeddedValkey(Child):
         """Whether it is ours that answers on the port; one that asks for a password is up too."""
         try:
             with Redis.from_url(self.url, socket_timeout=1) as client:
-                return bool(client.info()["process_id"] == self.pid)
+                info = client.info()
+                return bool(info["process_id"] == self.pid and not info["loading"])
         except AuthenticationError:
             return True
         except RedisError:

@@ -177,13 +177,11 @@ class RedisJournal(RedisLeases):
             fields=fields,
             removed=removed,
             done=done,
+            left=change.left,
             event=change.event or b"",
             ack=change.ack,
             letter=letter,
         )
-        for intent in change.left:
-            slot = self._keys.nonce(intent.chain_id, intent.sender, intent.nonce)
-            await self._client.pexpire(slot, FILL_KEPT_MS)
         return msgspec.structs.replace(
             after,
             state=to,
@@ -212,8 +210,10 @@ class RedisJournal(RedisLeases):
         ack: bool = False,
         letter: bytes = b"",
         done: Sequence[Intent] = (),
+        left: Sequence[Intent] = (),
     ) -> None:
-        """`done`: intents whose nonces nobody will look at any more."""
+        """`done`: intents whose nonces nobody will look at any more; `left`: those whose nonces are
+        the lane's alone."""
         answer = await self._scripts.call(
             "move",
             [
@@ -223,7 +223,7 @@ class RedisJournal(RedisLeases):
                 self._keys.processing,
                 self._keys.outbound,
                 self._keys.dead_letters,
-                *(self._keys.nonce(i.chain_id, i.sender, i.nonce) for i in done),
+                *(self._keys.nonce(i.chain_id, i.sender, i.nonce) for i in (*done, *left)),
             ],
             [
                 *self._guard(saga),
@@ -235,6 +235,8 @@ class RedisJournal(RedisLeases):
                 event,
                 "1" if ack else "",
                 letter,
+                len(done),
+                FILL_KEPT_MS,
                 len(removed),
                 *removed,
                 *itertools.chain.from_iterable(fields.items()),

@@ -141,7 +141,7 @@ class RedisLane:
         for saga_id in saga_ids:
             pipe.hget(self._keys.saga(saga_id), "state")
         answers = await pipe.execute() if saga_ids else []
-        return [None if state is None else State(state.decode()) for state in answers]
+        return [_state(state) for state in answers]
 
     @translated
     async def add_attempt(
@@ -184,6 +184,14 @@ class RedisLane:
             ],
         )
         return cast("bytes", answer) in (b"OK", b"DUPLICATE")
+
+
+def _state(stored: bytes | None) -> State | None:
+    """A state that this release does not know is somebody's at work: its nonce is left to it."""
+    if stored is None:
+        return None
+    text = stored.decode("utf-8", "replace")
+    return State(text) if text in State.__members__ else State.RECEIVED
 
 
 def _outstanding(nonce: int, flat: dict[bytes, bytes] | list[bytes]) -> Outstanding:

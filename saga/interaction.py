@@ -48,7 +48,8 @@ def pursue(saga: Saga, step: Step, fact: Fact | None) -> Action | Settled:
             return Fail(ErrorClass.REVERTED, reason)
         case Absent(call, follow) if intent is None:
             # A registration may be out already, of a deployment that came to nothing.
-            return Intend(step, call, follow if saga.register is None else None)
+            behind = step is Step.DEPLOY and saga.register is None
+            return Intend(step, call, follow if behind else None)
         case None | Absent():
             return LookUp(step) if intent is None else Ask(step)
         case Intended() | Unmined():

@@ -1,8 +1,10 @@
 -- The one door for a saga's writes: a move along an edge, or a write within a state.
 -- KEYS: saga, history, due, index of the state left, index of the state entered,
---       processing list, outbound list, dead-letter list, then records of nonces that are done with
+--       processing list, outbound list, dead-letter list, then records of nonces: those that are
+--       done with, and those that are out still but the saga's no longer
 -- ARGV: saga id, owner, fence, version, state left, state entered, due mode, milliseconds,
 --       history entry ('' for none), event ('' for none), acknowledge ('1' or ''), dead letter ('' for none),
+--       how many of the records are done with, how long the others are kept (ms),
 --       number of fields removed, their names, then pairs of fields set
 --   due mode: lease (milliseconds from now), timer (the same, and the lease is given up),
 --             end (leaves `due`; milliseconds is how long the hash is kept, 0 for ever)
@@ -18,11 +20,13 @@ if redis.call('HGET', saga, 'state') ~= ARGV[5] then return 'CONFLICT' end
 local now = clock()
 accept(saga, owner, version, now)
 redis.call('HSET', saga, 'state', ARGV[6])
-local removed = tonumber(ARGV[13])
-for i = 14, 13 + removed do redis.call('HDEL', saga, ARGV[i]) end
-for i = 14 + removed, #ARGV, 2 do redis.call('HSET', saga, ARGV[i], ARGV[i + 1]) end
+local removed = tonumber(ARGV[15])
+for i = 16, 15 + removed do redis.call('HDEL', saga, ARGV[i]) end
+for i = 16 + removed, #ARGV, 2 do redis.call('HSET', saga, ARGV[i], ARGV[i + 1]) end
 
-for i = 9, #KEYS do redis.call('DEL', KEYS[i]) end
+local done = 8 + tonumber(ARGV[13])
+for i = 9, done do redis.call('DEL', KEYS[i]) end
+for i = done + 1, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[14]) end
 
 if ARGV[10] ~= '' then redis.call('LPUSH', outbound, ARGV[10]) end
 if ARGV[12] ~= '' then redis.call('LPUSH', dead, ARGV[12]) end

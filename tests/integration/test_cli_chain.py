@@ -448,7 +448,10 @@ async def test_a_dead_saga_s_nonces_are_spent(service_node: Node, fleet_of: Make
     tokens = service_node.tokens()
     with blocks_held(service_node):
         await sent_out(fleet, service_node, [raw])
-        await fleet.until(dead(raw))
+        # Blocks go by that have no room for it.
+        service_node.request("evm_setBlockGasLimit", hex(100_000))
+        await fleet.until(dead(raw), each=service_node.mine)
+        service_node.request("evm_setBlockGasLimit", hex(30_000_000))
         done = lines_of(command(fleet, "cancel", "abandoned", "--yes", "--json"))
         assert [(line["kind"], line["result"]) for line in done] == [("fill", "sent")] * 2
         service_node.mine()

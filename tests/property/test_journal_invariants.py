@@ -186,9 +186,10 @@ class JournalMachine(RuleBasedStateMachine):
         worker, saga = self._lease(which)
         step = Step.DEPLOY if saga.state is State.VALIDATED else Step.REGISTER
         if saga.state in (State.VALIDATED, State.TOKEN_DEPLOYED) and saga.intent(step) is not None:
-            forget = (step, Step.REGISTER)
+            forget = tuple(Step) if step is Step.DEPLOY else (step,)
             change = engine._change(saga, Fail(ErrorClass.CANCELLED, "cancelled", forget=forget))
-            self._settle(saga, self.run(worker.move(saga, State.DEAD_LETTERED, change)))
+            # What was sent behind the deployment is out still: it stays in the lane.
+            self._settle(saga, self.run(worker.move(saga, State.DEAD_LETTERED, change)), step)
             self._lose(saga.id, writes=1)
 
     @precondition(lambda self: self.leases)
@@ -484,9 +485,9 @@ class JournalMachine(RuleBasedStateMachine):
             seen, attempt(self.bytes, kind), note="", worker=keeper, keeper=keeper, fence=fence
         )
 
-    def _settle(self, before: Saga, after: Saga) -> None:
+    def _settle(self, before: Saga, after: Saga, *steps: Step) -> None:
         """The nonces of intents that a write has forgotten, or has stored without their bytes."""
-        for step in Step:
+        for step in steps or Step:
             signed = before.intent(step)
             if signed is not None and after.intent(step) != signed:
                 self.done.add(signed.nonce)
