@@ -190,21 +190,18 @@ class EvmChain:
     async def watch(self, intent: Intent, seconds: float) -> Watched:
         """Wait until one of the stored hashes is confirmed, or the nonce is another's.
 
-        What is mined is waited for until it is deep enough, however long. What is not the
-        transaction's fault uses up no time: raises HeldError when the keeper holds the lane or
-        another nonce is in front, ChainUnavailableError when no node or no block has come of late.
+        What is not the transaction's fault is no time-out: raises HeldError when it is mined and
+        not deep enough yet, when the keeper holds the lane, when another nonce is in front, or
+        when the nonce is spent and that is not proven yet; ChainUnavailableError when no node has
+        answered or no block has come.
         """
         began = self.head_number
         settled = self._watcher.expect(intent, sent=False)
         try:
-            while True:
-                try:
-                    async with asyncio.timeout(seconds):
-                        return self._noted(await asyncio.shield(settled))
-                except TimeoutError:
-                    watch = self._watcher.known(intent)
-                    if watch is None or watch.seen_in is None:
-                        return self._timed_out(intent, seconds, began)
+            async with asyncio.timeout(seconds):
+                return self._noted(await asyncio.shield(settled))
+        except TimeoutError:
+            return self._timed_out(intent, seconds, began)
         finally:
             self._watcher.forget(intent)
 
@@ -212,6 +209,10 @@ class EvmChain:
         silent = self._watcher.silent_seconds
         if silent > seconds / 2:
             raise ChainUnavailableError(f"{self._rpc.host} has not answered for {silent:.0f} s")
+        watch = self._watcher.known(intent)
+        if watch is not None and watch.seen_in is not None:
+            where = f"mined in block {watch.seen_in[0]}"
+            raise HeldError("confirmations", f"{where}, waits for its confirmations")
         if self.hold:
             raise HeldError("lane_held", self.hold)
         if self.head_number <= began:
@@ -219,6 +220,9 @@ class EvmChain:
         ours = intent.sender == self._signer.address
         if ours and self.spent_nonces < intent.nonce:
             raise HeldError("lane", f"nonce {self.spent_nonces} is in front and not mined yet")
+        if ours and self.spent_nonces > intent.nonce:
+            reason = f"nonce {intent.nonce} is spent, by which transaction is not proven yet"
+            raise HeldError("nonce_spent", reason)
         return TimedOut(seconds)
 
     def release(self, saga: Saga) -> None:
@@ -236,14 +240,19 @@ class EvmChain:
 def _verdict(
     outcomes: Sequence[str | RpcError | ChainUnavailableError], intent: Intent
 ) -> Sent | Refused | HeldError:
-    """What all nodes together said of some bytes. Only when every one has refused are they."""
-    verdicts = {
-        send_verdict(found) if isinstance(found, RpcError) else SendVerdict.ASK
-        for found in outcomes
-    }
-    text = "; ".join(dict.fromkeys(o.message for o in outcomes if isinstance(o, RpcError)))
-    if verdicts == {SendVerdict.NEVER}:
+    """What all nodes together said of some bytes.
+
+    Refused only when every one has answered so; held when those that answered are.
+    """
+    answered = [found for found in outcomes if not isinstance(found, ChainUnavailableError)]
+    errors = [found for found in answered if isinstance(found, RpcError)]
+    if not errors or len(errors) < len(answered):
+        return Sent()
+    verdicts = {send_verdict(error) for error in errors}
+    text = "; ".join(dict.fromkeys(error.message for error in errors))
+    if verdicts == {SendVerdict.NEVER} and len(errors) == len(outcomes):
         return Refused(f"no node takes transaction {intent.attempts[-1].hash}: {text}")
-    if verdicts and verdicts <= {SendVerdict.NEVER, SendVerdict.HOLD}:
-        return HeldError("funds", f"{intent.sender}: {text}")
+    if SendVerdict.HOLD in verdicts and verdicts <= {SendVerdict.NEVER, SendVerdict.HOLD}:
+        hold = "node_cap" if "cap" in text.lower() else "funds"
+        return HeldError(hold, f"{intent.sender}: {text}")
     return Sent()

@@ -13,7 +13,7 @@ from adapters.contracts import (
     topic_address,
     topic_of,
 )
-from adapters.rpc import Rpc, RpcError, sane
+from adapters.rpc import Rpc, RpcError, failure, sane
 from adapters.rpc_errors import is_range_limit
 from adapters.strategies import PROXY, call_request, create2_address
 from adapters.watcher import BlockWatcher
@@ -41,7 +41,7 @@ class ChainHistory:
                 found += await self._rpc.call("eth_getLogs", {**query, **span})
             except RpcError as error:
                 if first == last or not is_range_limit(error):
-                    raise ChainError(f"{self._rpc.host} eth_getLogs: {error}") from error
+                    raise failure(f"{self._rpc.host} eth_getLogs", error) from error
                 middle = (first + last) // 2
                 spans += [(middle + 1, last), (first, middle)]
         return found
@@ -59,7 +59,7 @@ class ChainHistory:
         )
         for answer in answers:
             if isinstance(answer, RpcError):
-                raise ChainError(f"token {token} does not answer: {answer}")
+                raise failure(f"token {token} does not answer", answer)
         return TokenExists(
             deployment=Deployment(token=token, receipt=await self._receipt(logs[0]), adopted=True),
             name=NAME.decode(answers[0])[0],

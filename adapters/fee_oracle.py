@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from adapters.rpc import Rpc, RpcError
+from adapters.rpc import Rpc, RpcError, failure
 from adapters.rpc_errors import is_missing_method
 from saga.errors import ChainError
 from saga.fees import Market
@@ -91,7 +91,7 @@ class FeeOracle:
         except RpcError as error:
             if is_missing_method(error):
                 return _History()
-            raise ChainError(f"{method}: {error}") from error
+            raise failure(method, error) from error
         return _converted(method, answer, _History)
 
     async def _bound_of_next_base_fee(self) -> int | None:
@@ -112,7 +112,7 @@ class FeeOracle:
         except RpcError as error:
             if is_missing_method(error):
                 return max(await self._amount("eth_gasPrice") - base_fee, 0)
-            raise ChainError(f"{method}: {error}") from error
+            raise failure(method, error) from error
 
     async def _amount(self, method: str) -> int:
         return _quantity(method, await self._rpc.ask(method))

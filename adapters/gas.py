@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from adapters.contracts import revert_reason
-from adapters.rpc import Rpc, RpcError
+from adapters.rpc import Rpc, RpcError, failure
 from adapters.rpc_errors import SendVerdict, is_revert, send_verdict
-from saga.errors import ChainError, ChainUnavailableError, HeldError
+from saga.errors import ChainUnavailableError, HeldError
 from saga.facts import Refused
 
 MARGIN = (13, 10)
@@ -87,7 +87,7 @@ class GasBook:
         if send_verdict(error) is SendVerdict.HOLD:
             raise HeldError("funds", f"{self._sender}: {error.message}") from error
         if not is_revert(error):
-            raise ChainError(f"{self._rpc.host} eth_estimateGas: {error}") from error
+            raise failure(f"{self._rpc.host} eth_estimateGas", error) from error
         if room < CAP and await self._would_fit(call):
             return Refused(f"the call needs more than the {room} gas that a block holds here")
         reason = revert_reason(error.data) or error.message

@@ -74,6 +74,7 @@ class HeadFollower:
         """Poll until cancelled. A node that does not answer is logged and asked again."""
         failing = False
         while True:
+            self._now = False
             try:
                 await self.poll()
                 failing = False
@@ -87,7 +88,7 @@ class HeadFollower:
 
     async def _rest(self) -> None:
         """Until the next poll is due; what changes that meanwhile wakes this up."""
-        began, self._now = time.monotonic(), False
+        began = time.monotonic()
         while not self._now:
             self._wake.clear()
             left = began + self._pause() - time.monotonic()

@@ -39,6 +39,8 @@ from saga.model import Attempt, AttemptKind, State
 WINDOW = 64
 """Nonces looked at in one round, the lowest first: what is behind them waits for them anyway."""
 ROUND_SECONDS = 5.0
+FAILED_ROUNDS = 3
+"""In a row; then the lane is left to another replica for the length of a lease."""
 IDLE_SECONDS = 60.0
 """While nothing is out, so often a foreign transaction of the key is looked for."""
 _log = structlog.get_logger("saga.keeper")
@@ -88,31 +90,45 @@ class Keeper:
         self._spent = 0
         self._head = 0
         self._memory = LaneMemory()
+        self._failed = 0
         self._foreign_seen = 0
         self._idle_looked_ms = 0
         self.hold = ""
         self.keeping = False
 
     async def run(self) -> None:
-        """Look around until cancelled; a node or a Redis that is away is waited for."""
-        failing = ""
+        """Look around until cancelled."""
         while True:
-            try:
-                await self.round()
-                failing = ""
-            except (ChainUnavailableError, ChainError, StoreUnavailableError) as error:
-                if failing != type(error).__name__:
-                    _log.warning("keeper.waiting", error=str(error))
-                failing = type(error).__name__
-            except Exception:  # noqa: BLE001 - what one record brings about must not leave the lane alone
-                _log.exception("keeper.crashed")
-            await asyncio.sleep(self._round_seconds)
+            await asyncio.sleep(await self.look())
+
+    async def look(self) -> float:
+        """One round, whatever comes of it; returns how many seconds to rest then.
+
+        A replica whose rounds fail gives the lane up: it must not keep one that can from it.
+        """
+        try:
+            await self.round()
+        except (ChainUnavailableError, ChainError, StoreUnavailableError) as error:
+            self._failed += 1
+            if self._failed == 1:
+                _log.warning("keeper.waiting", error=str(error))
+        except Exception:  # noqa: BLE001 - one record must not leave the lane alone
+            self._failed += 1
+            _log.exception("keeper.crashed")
+        else:
+            self._failed = 0
+        if self._failed < FAILED_ROUNDS:
+            return self._round_seconds
+        self._failed = 0
+        await self.resign()
+        return self._lease_ms / 1000
 
     async def resign(self) -> None:
         """Give the lease up: another replica need not wait until it runs out."""
         if self.keeping:
             with suppress(StoreUnavailableError):
-                await self._lane.keep(self._worker, lease_ms=0, hold=self.hold)
+                await self._lane.keep(self._worker, lease_ms=0, hold="")
+            self.keeping = False
 
     async def round(self) -> None:
         """Take or prolong the lease; as the keeper, do what is to be done about each nonce."""

@@ -13,7 +13,7 @@ from saga.model import Attempt
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
-    """What all nodes together said of some bytes."""
+    """What the nodes that answered said together of some bytes. One that is away says nothing."""
 
     never: bool
     """Every one refuses them for good."""
@@ -46,9 +46,11 @@ class LaneNodes:
     async def give(self, attempt: Attempt) -> Given:
         """Broadcast one transaction."""
         (outcomes,) = await self._rpc.broadcast([attempt.raw])
-        errors = [found for found in outcomes if isinstance(found, RpcError)]
+        answered = [found for found in outcomes if not isinstance(found, ChainUnavailableError)]
+        errors = [found for found in answered if isinstance(found, RpcError)]
         verdicts = {send_verdict(error) for error in errors}
-        refused = len(errors) == len(outcomes)
+        taken = len(errors) < len(answered) or SendVerdict.KNOWN in verdicts
+        refused = bool(errors) and not taken
         held = SendVerdict.HOLD in verdicts and verdicts <= {SendVerdict.NEVER, SendVerdict.HOLD}
         return Given(
             never=refused and verdicts == {SendVerdict.NEVER},
@@ -59,7 +61,7 @@ class LaneNodes:
     @sane
     async def seen(self, outs: Sequence[Outstanding]) -> dict[int, tuple[bool, bool]]:
         """For each nonce: whether any node knows one of its transactions (for a hole: whether any
-        has a transaction of the key there), and whether one that answers knows none."""
+        has a transaction of the key there), and whether one that answers lacks the last one."""
         requests: list[Request] = [("eth_getTransactionCount", [self._sender, "pending"])]
         requests += [
             ("eth_getTransactionByHash", [attempt.hash]) for out in outs for attempt in out.attempts
@@ -71,9 +73,9 @@ class LaneNodes:
         for out in outs:
             end = at + len(out.attempts)
             if out.attempts:
-                # An error answer is no absence.
-                has = [any(tx is not None for tx in answers[at:end]) for answers in nodes]
-                found[out.nonce] = any(has), not all(has)
+                # An error answer is no absence. What must be everywhere is the last one.
+                known = any(tx is not None for answers in nodes for tx in answers[at:end])
+                found[out.nonce] = known, any(answers[end - 1] is None for answers in nodes)
             else:
                 # Where no node counts its pool, nothing is taken for a hole.
                 found[out.nonce] = not pending or max(pending) > out.nonce, False

@@ -6,12 +6,12 @@ from typing import Any
 from adapters.chain_history import ChainHistory
 from adapters.contracts import GET_TOKEN, MODEL_OF, REGISTER_MODEL, ZERO_ADDRESS
 from adapters.gas import Estimate, GasBook, words
-from adapters.rpc import Request, Rpc
+from adapters.rpc import Request, Rpc, RpcError, failure
 from adapters.strategies import Create2Strategy, Plan, Strategy, call_request
 from saga.errors import ChainError, ChainUnavailableError
 from saga.facts import Absent, Call, Refused, RegistryConflict
 from saga.messages import ModelReadyToDeployMessage, token_name
-from saga.model import Saga, Step
+from saga.model import Deployment, Saga, Step
 from saga.ports import Found
 
 Priced = Callable[[Call], Awaitable[Call]]
@@ -63,7 +63,7 @@ class Lookup:
         if step is Step.DEPLOY:
             return await self._token(saga, message, priced)
         assert saga.deployment is not None  # noqa: S101 - TOKEN_DEPLOYED has one
-        return await self._entry(saga.deployment.token, message, priced)
+        return await self._entry(saga.deployment, message, priced)
 
     async def _token(self, saga: Saga, message: ModelReadyToDeployMessage, priced: Priced) -> Found:
         registered, *answers = await self._ask(
@@ -135,7 +135,10 @@ class Lookup:
             "or code than this service would give it; if it is yours, register it by hand"
         )
 
-    async def _entry(self, token: str, message: ModelReadyToDeployMessage, priced: Priced) -> Found:
+    async def _entry(
+        self, deployment: Deployment, message: ModelReadyToDeployMessage, priced: Priced
+    ) -> Found:
+        token = deployment.token
         registered, model = await self._ask(
             [
                 call_request(self._registry, GET_TOKEN.encode(message.model_id)),
@@ -159,7 +162,8 @@ class Lookup:
             if "TokenHasNoCode" in found.reason:
                 raise ChainUnavailableError(f"{self._rpc.host} does not see token {token} yet")
             return found
-        return Absent(await priced(self._registration(message, token, found, found.gas)))
+        cost = deployment.receipt.gas_used + found.gas
+        return Absent(await priced(self._registration(message, token, found, cost)))
 
     def _registration(
         self, message: ModelReadyToDeployMessage, token: str, gas: Estimate, cost: int
@@ -185,6 +189,8 @@ class Lookup:
         """A batch of reads. Raises ChainError when one of them fails."""
         answers = await self._rpc.batch(requests)
         for (method, _), answer in zip(requests, answers, strict=True):
+            if isinstance(answer, RpcError):
+                raise failure(f"{self._rpc.host} {method}", answer)
             if not isinstance(answer, str):
                 raise ChainError(f"{self._rpc.host} {method}: {answer}")
         return answers

@@ -11,7 +11,6 @@ from saga.model import Receipt
 
 BLOCK_SHARE = 20
 """All receipts of a block are asked for in one call when at least one in so many is ours."""
-_METHOD_NOT_FOUND = -32601
 
 Raw = dict[str, Any]
 
@@ -35,7 +34,8 @@ class Receipts:
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
         self._by_block = True
-        """False once a node has said that it has no eth_getBlockReceipts."""
+        """False once a node has answered eth_getBlockReceipts with an error: some do not know it,
+        or do not serve it, and say so in many ways."""
 
     async def fetch(
         self,
@@ -48,7 +48,7 @@ class Receipts:
 
         `sizes`: how many transactions a block holds. Returns the receipts by hash, the hashes that
         a node answered with an error, and the answers to `also`. One round trip, and one more when
-        a node turns out not to know eth_getBlockReceipts.
+        a node does not give the receipts of a block.
         """
         blocks = [n for n, hashes in wanted.items() if self._worth_a_block(hashes, sizes.get(n))]
         singles = [h for n, hashes in wanted.items() if n not in blocks for h in hashes]
@@ -58,21 +58,21 @@ class Receipts:
         answers = await self._rpc.batch([*requests, *also])
         found: dict[str, Raw] = {}
         unknown: set[str] = set()
+        missed: list[str] = []
         for number, answer in zip(blocks, answers, strict=False):
-            if isinstance(answer, RpcError):
-                self._by_block &= answer.code != _METHOD_NOT_FOUND
             if isinstance(answer, list):
                 found |= {raw["transactionHash"]: raw for raw in answer}
             else:
-                unknown.update(wanted[number])
+                self._by_block &= not isinstance(answer, RpcError)
+                missed += wanted[number]
         for tx_hash, answer in zip(singles, answers[len(blocks) :], strict=False):
             if isinstance(answer, RpcError):
                 unknown.add(tx_hash)
             elif answer is not None:
                 found[tx_hash] = answer
-        if unknown and not self._by_block and blocks:
-            rest, unknown, _ = await self.fetch({}, {}, unknown, [])
-            found |= rest
+        if missed:
+            rest, unsaid, _ = await self.fetch({}, {}, missed, [])
+            found, unknown = found | rest, unknown | unsaid
         return found, unknown - found.keys(), answers[len(requests) :]
 
     def _worth_a_block(self, hashes: Sequence[str], size: int | None) -> bool:

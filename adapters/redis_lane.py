@@ -89,7 +89,7 @@ class RedisLane:
             fence=int(fence or 0),
             now_ms=now_ms,
             next=None if following is None else int(following),
-            hold=(hold or b"").decode(),
+            hold=(hold or b"").decode() if alive else "",
             keeper=(keeper or b"").decode() if alive else "",
             until_ms=int(until or 0),
         )

@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 
 from adapters.rpc_errors import RpcError as RpcError  # noqa: PLC0414 - every line's user needs it
-from adapters.rpc_errors import is_rate_limit
+from adapters.rpc_errors import is_rate_limit, is_sick
 from saga.errors import ChainError, ChainUnavailableError
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
@@ -77,6 +77,12 @@ def envelope(request_id: int, request: Request) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
 
 
+def failure(what: str, error: RpcError) -> ChainError | ChainUnavailableError:
+    """A node's error answer as ours: it costs a try only where it is about the question."""
+    kind = ChainUnavailableError if is_sick(error) else ChainError
+    return kind(f"{what}: {error}")
+
+
 def sane(
     call: Callable[P, Coroutine[Any, Any, _T]],
 ) -> Callable[P, Coroutine[Any, Any, _T]]:
@@ -117,7 +123,7 @@ class Rpc(Protocol):
         try:
             return await self.call(method, *params)
         except RpcError as error:
-            raise ChainError(f"{self.host} {method}: {error}") from error
+            raise failure(f"{self.host} {method}", error) from error
 
     @abstractmethod
     async def close(self) -> None:

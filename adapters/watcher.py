@@ -245,8 +245,20 @@ class BlockWatcher(HeadFollower):
                 number = int(raw["blockNumber"], 16)
                 if not self._deep(number):
                     await self.poll()  # an idle watcher's head is some seconds old
-                return await self._judge(attempt, raw, intent) if self._deep(number) else number
+                if not self._deep(number):
+                    return number
+                fact = await self._judge(attempt, raw, intent)
+                if isinstance(fact, Mined) and not await self._has_code(intent):
+                    return number
+                return fact
         return None
+
+    async def _has_code(self, intent: Intent) -> bool:
+        """Whether a deployment's token is there, for the node that is asked now."""
+        if intent.step is not Step.DEPLOY:
+            return True
+        (code,) = await self._pool.batch([("eth_getCode", [intent.predicted, "latest"])])
+        return isinstance(code, str) and len(code) > len("0x")
 
     @sane
     async def confirmed(self, raw: Raw) -> Mined:

@@ -249,10 +249,11 @@ async def _beside(
         await orchestrator.run()
     finally:
         for task in running:
-            if task.done():
-                task.result()
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        ended = await asyncio.gather(*running, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, Exception):
+            raise error
 
 
 async def _open_parts(

@@ -117,7 +117,11 @@ class Settings(StoreSettings):
         "12",
     )
     POLL_SECONDS: float = setting(
-        2.0, "longest time between two looks at the head while something is in flight", "2", gt=0
+        2.0,
+        "longest time between two looks at the head while something is in flight; with a "
+        "websocket, after the next block is due",
+        "2",
+        gt=0,
     )
     MAX_IN_FLIGHT: int = setting(
         16, "unmined transactions of the key at once; geth keeps 16; 0: no limit", "16", ge=0
@@ -147,15 +151,16 @@ class Settings(StoreSettings):
     )
     MAX_DEPLOYMENT_COST_WEI: int = setting(
         0,
-        "most for deploying and registering one model, held above it; 0: no limit",
+        "most for deploying and registering one model at the prices of the moment, held above it; "
+        "0: no limit",
         "20000000000000000",
         ge=0,
     )
     BUMP_AFTER_SECONDS: float = setting(
-        45.0, "a transaction that is out for so long, and", "45", gt=0
+        45.0, "a transaction that is out for so long, and is priced out,", "45", gt=0
     )
     BUMP_AFTER_BLOCKS: int = setting(
-        3, "for so many blocks, is replaced by a better paid one on the same nonce", "3", ge=1
+        3, "and for so many blocks, is replaced by a better paid one on the same nonce", "3", ge=1
     )
     MIN_IMPROVEMENT_PERCENT: float = setting(
         0.0, "a model is deployed when its improvement is above this", "0.5"
@@ -183,7 +188,7 @@ class Settings(StoreSettings):
     SAGA_RETENTION: float = setting(
         30 * 86400.0, "seconds that finished sagas stay readable; 0: for ever", "2592000", ge=0
     )
-    HTTP_PORT: int = setting(8080, "port of `/live`; 0: off", "8080", ge=0, le=65535)
+    HTTP_PORT: int = setting(8080, "port of `/live` and `/metrics`; 0: off", "8080", ge=0, le=65535)
 
     @property
     def rpc_urls(self) -> list[str]:

@@ -27,17 +27,20 @@ from saga.actions import (
     Skip,
     Watch,
 )
+from saga.change import change_of
 from saga.errors import ChainError, ChainUnavailableError, HeldError, TamperedError
 from saga.facts import ClaimLost, Fact, Intended
 from saga.machine import Guard, OutcomeName, Table
 from saga.messages import InvalidMessage, parse
 from saga.model import ErrorClass, Intent, Saga, Step
 from saga.policy import Policy
-from saga.ports import Chain, Change, IntentAnswer, Journal
+from saga.ports import Chain, IntentAnswer, Journal
 from saga.telemetry import Span, Telemetry
 
 HELD = "held: "
 """How the stored reason of a wait begins that uses up no retry."""
+LANE_PATIENCE_SECONDS = 60.0
+"""How long a saga waits with a worker for room in a full lane; then it waits in `due`."""
 FIRST, AGAIN = 2, 4
 """A held saga waits as after so many failures: some seconds, then a quarter of a minute."""
 
@@ -73,9 +76,9 @@ class Engine:
         self._lane = asyncio.Lock()
         self._next_nonce = 0
         """A guess: the lane in the store knows."""
-        self._full_at: tuple[int, int] | None = None
-        """Head and spent nonces at which the lane was full: until more is known of either, others
-        need not ask."""
+        self._full_at: tuple[int, int, bool] | None = None
+        """Head and spent nonces at which the lane was full, and whether for a pair: until more is
+        known, others need not ask."""
 
     async def run(self, saga: Saga) -> Saga | Postponed:
         """Bring a leased saga as far as it gets.
@@ -154,15 +157,19 @@ class Engine:
         """
         chain = self._chain
         known: int | None = None
+        deadline = asyncio.get_running_loop().time() + LANE_PATIENCE_SECONDS
         while True:
             async with self._lane:
-                seen = (chain.head_number, chain.spent_nonces)
+                full = (chain.head_number, chain.spent_nonces, action.follow is not None)
                 answer = None
-                if seen != self._full_at:
+                # Where a pair has no room, a single one may; where a single one has none, no pair.
+                if self._full_at not in (full, (*full[:2], False)):
                     answer = await self._ask_lane(saga, action, known)
-                    self._full_at = seen if answer.lane_full else None
+                    self._full_at = full if answer.lane_full else None
             if answer is None or answer.lane_full:
-                if seen == (chain.head_number, chain.spent_nonces):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise HeldError("lane_full", "MAX_IN_FLIGHT transactions are out")
+                if full[:2] == (chain.head_number, chain.spent_nonces):
                     await chain.next_block()
                 action = await self._priced(action)
             elif answer.saga is not None:
@@ -203,7 +210,7 @@ class Engine:
     async def _move(self, saga: Saga, action: Outcome, span: Span) -> Saga:
         """Take the edge that the table has for the outcome, and write all of it at once."""
         to = self._guard.next_state(saga.state, _NAMES[type(action)])
-        change = _change(saga, action)
+        change = change_of(saga, action)
         moved = await self._journal.move(saga, to, change)
         span.outcome(saga, moved, action)
         return moved
@@ -248,52 +255,3 @@ def _intent(saga: Saga, step: Step) -> Intent:
     intent = saga.intent(step)
     assert intent is not None  # noqa: S101 - decide asks for this only with an intent
     return intent
-
-
-def _change(saga: Saga, action: Outcome) -> Change:
-    """What an outcome writes: results, errors, effects."""
-    match action:
-        case Advance():
-            receipt = None
-            if action.deployment is not None:
-                receipt = action.deployment.receipt
-            elif action.registration is not None:
-                receipt = action.registration.receipt
-            after = msgspec.structs.replace(
-                saga,
-                model_id=action.model_id or saga.model_id,
-                deployment=action.deployment or saga.deployment,
-                registration=action.registration or saga.registration,
-                deploy=_confirmed(saga.deploy) if action.deployment else saga.deploy,
-                register=_confirmed(saga.register) if action.registration else saga.register,
-                error=None,
-            )
-            return Change(
-                saga=after,
-                note=action.note,
-                tx=None if receipt is None else receipt.tx_hash,
-                event=action.event,
-                ack=action.ack,
-            )
-        case Skip(error_class, reason):
-            after = msgspec.structs.replace(saga, error=reason, error_class=error_class.value)
-            return Change(saga=after, note=reason, ack=True)
-        case Fail(error_class, reason, forget):
-            after = msgspec.structs.replace(
-                saga,
-                error=reason,
-                error_class=error_class.value,
-                deploy=None if Step.DEPLOY in forget else saga.deploy,
-                register=None if Step.REGISTER in forget else saga.register,
-            )
-            # The first step's nonce is spent; what was sent behind it may still be out.
-            left = tuple(i for step in forget[1:] if (i := saga.intent(step)) is not None)
-            return Change(saga=after, note=reason, ack=True, dead_letter=True, left=left)
-
-
-def _confirmed(intent: Intent | None) -> Intent | None:
-    """The intent without the signed bytes, which nobody needs any more."""
-    if intent is None:
-        return None
-    attempts = tuple(msgspec.structs.replace(attempt, raw="") for attempt in intent.attempts)
-    return msgspec.structs.replace(intent, attempts=attempts)

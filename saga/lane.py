@@ -104,7 +104,8 @@ def tend(out: Outstanding, sight: Sight, market: Market | None, limits: Limits, 
         raised = fees.bump(last, market, limits, _cost_gas(out))
         if isinstance(raised, Fees):
             return Replace(raised)
-        if not fees.sufficient(last, market) or market.tip > last.max_priority_fee:
+        short = not fees.sufficient(last, market) or market.tip > last.max_priority_fee
+        if sight.underpriced or short:
             return raised
     return again
 

@@ -55,6 +55,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
             registry=settings.MODEL_REGISTRY_ADDRESS,
             manager=settings.TOKEN_MANAGER_ADDRESS,
             create2=settings.DEPLOY_STRATEGY == "create2",
+            finality=settings.CONFIRMATIONS is None,
         )
         if of_nodes := [line for line in problems if line.startswith(_NODE_PROBLEM)]:
             raise ConfigError(of_nodes)

@@ -1,5 +1,6 @@
 """Laws of the chain port on bad days: each has one clear outcome, and no second contract."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -84,6 +85,70 @@ async def test_one_of_two_has_no_funds_for_us(node: Node) -> None:
         proxy.always(SEND, faults.rpc_error(SEND, -32000, "insufficient funds for gas"))
         assert await side.chain.send(saga, Step.DEPLOY) == Sent()
         assert isinstance(await side.settle(saga, Step.DEPLOY), Mined)
+
+
+DEAD = "http://127.0.0.1:1"
+
+
+async def test_a_dead_endpoint_hides_no_want_of_funds(node: Node) -> None:
+    """Without funds a saga is held also while another endpoint does not answer."""
+    async with chain_side(node, url=[node.url, DEAD]) as side:
+        saga = await side.pair(new_saga(MODEL))
+        node.request("anvil_setBalance", DEV_ACCOUNT, "0x0")
+        with pytest.raises(HeldError, match=DEV_ACCOUNT) as held:
+            await side.chain.send(saga, Step.DEPLOY)
+    assert held.value.hold == "funds"
+
+
+async def test_a_dead_endpoint_refuses_nothing(node: Node) -> None:
+    """Bytes are refused for good only when every endpoint has said so."""
+    async with open_proxy(node.url) as proxy, chain_side(node, url=[proxy.url, DEAD]) as side:
+        saga = await side.pair(new_saga(MODEL))
+        proxy.always(SEND, faults.rpc_error(SEND, -32000, "intrinsic gas too low"))
+        assert await side.chain.send(saga, Step.DEPLOY) == Sent()
+
+
+async def test_mined_and_not_deep(node: Node) -> None:
+    """What is mined and not deep enough is held with the block's number, not failed."""
+    node.hold_blocks()
+    async with chain_side(node, confirmations=5) as side:
+        saga = await side.pair(new_saga(MODEL))
+        await side.chain.send(saga, Step.DEPLOY)
+        assert saga.deploy is not None
+        watching = asyncio.create_task(side.chain.watch(saga.deploy, 1.5))
+        await asyncio.sleep(0)
+        node.mine()
+        with pytest.raises(HeldError, match=f"mined in block {node.block_number}") as held:
+            await watching
+        assert held.value.hold == "confirmations"
+        node.mine(4)
+        assert isinstance(await side.settle(saga, Step.DEPLOY), Mined)
+
+
+async def test_a_spent_nonce_that_one_of_two_cannot_prove(node: Node) -> None:
+    """While one of two endpoints does not answer, a spent nonce is not proven foreign: held."""
+    node.hold_blocks()
+    async with chain_side(node, url=[node.url, DEAD]) as side:
+        saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
+        assert saga.deploy is not None
+        node.request("eth_sendTransaction", {"from": DEV_ACCOUNT, "to": DEV_ACCOUNT})
+        node.mine(2)
+        await side.watcher.poll()
+        watching = asyncio.create_task(side.chain.watch(saga.deploy, 1.5))
+        await asyncio.sleep(0)
+        node.mine()
+        with pytest.raises(HeldError, match="not proven yet"):
+            await watching
+
+
+async def test_a_registration_alone_costs_the_model(node: Node) -> None:
+    """A model's cost counts its deployment also when the registration is signed later."""
+    async with chain_side(node) as side:
+        deployed = await side.carry_out(new_saga(MODEL), Step.DEPLOY)
+        found = await side.chain.look_up(deployed, Step.REGISTER, content_of(deployed))
+        assert isinstance(found, Absent)
+        assert deployed.deployment is not None
+        assert found.call.cost_gas > deployed.deployment.receipt.gas_used
 
 
 async def test_all_refuse_for_good(node: Node) -> None:

@@ -762,11 +762,11 @@ ASKED_OF_HISTORY = [
 
 @pytest.mark.parametrize("method", ASKED)
 async def test_node_errors_before_a_deployment(node: Node, method: str) -> None:
-    """A node's own error to any question is an error that may pass, whatever was asked."""
+    """A node's own error to any question is nobody's fault: the saga is held."""
     async with open_proxy(node.url) as proxy, chain_side(node, url=proxy.url) as side:
         proxy.always(method, faults.rpc_error(method, -32603, "internal error"))
         saga = new_saga(MODEL)
-        with pytest.raises(ChainError, match=f"{method}.*internal error"):
+        with pytest.raises(ChainUnavailableError, match=f"{method}.*internal error"):
             await side.chain.look_up(saga, Step.DEPLOY, content_of(saga))
 
 
@@ -777,7 +777,7 @@ async def test_node_errors_before_an_adoption(node: Node, method: str) -> None:
         saga = await side.carry_out(new_saga(MODEL), Step.DEPLOY)
         later = new_saga(MODEL, token_symbol="OTHER")
         proxy.always(method, faults.rpc_error(method, -32603, "internal error"))
-        with pytest.raises(ChainError, match="internal error"):
+        with pytest.raises(ChainUnavailableError, match="internal error"):
             await side.chain.look_up(saga, Step.DEPLOY, content_of(later))
 
 

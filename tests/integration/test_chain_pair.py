@@ -93,20 +93,37 @@ async def test_receipts_of_a_block_are_one_request(node: Node) -> None:
         ]
 
 
-async def test_a_node_without_block_receipts(node: Node) -> None:
-    """A node that does not know eth_getBlockReceipts is asked for each hash, in one batch."""
+METHOD = "eth_getBlockReceipts"
+
+
+@pytest.mark.parametrize(
+    ("fault", "asked"),
+    [
+        (faults.rpc_error(METHOD, -32601, "the method does not exist"), 1),
+        (faults.rpc_error(METHOD, -32004, f"Method {METHOD} is not supported"), 1),
+        (faults.rpc_error(METHOD, -32603, "internal error"), 1),
+        (faults.rpc_error(METHOD, -32000, "not available on your plan"), 1),
+        (
+            faults.each_call(lambda call: {"result": None} if call["method"] == METHOD else None),
+            2,
+        ),
+    ],
+)
+async def test_a_node_without_block_receipts(node: Node, fault: faults.Fault, asked: int) -> None:
+    """A node that does not give a block's receipts is asked for each hash, in one batch, at once;
+    after an error it is not asked for a block's again."""
     async with (
         open_proxy(node.url) as proxy,
         chain_side(node, url=proxy.url, watching=False) as side,
     ):
-        method = "eth_getBlockReceipts"
-        proxy.always(method, faults.rpc_error(method, -32601, "the method does not exist"))
+        proxy.always(METHOD, fault)
         for model in ("one", "two"):
             saga = await side.pair(new_saga(model))
             await side.chain.send(saga, Step.DEPLOY)
             node.mine()
-            assert isinstance(await settled(side, saga, Step.DEPLOY), Mined)
-        assert proxy.received.count(method) == 1
+            for step in Step:
+                assert isinstance(await settled(side, saga, step), Mined)
+        assert proxy.received.count(METHOD) == asked
 
 
 async def test_the_second_is_asked_from_memory(node: Node, strategy: StrategyName) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from adapters import watches
 from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil, EmbeddedHardhat, EmbeddedValkey
+from adapters.keeper import FAILED_ROUNDS
 from adapters.redis_lane import Standing
 from saga.errors import HeldError
 from saga.facts import Mined, NonceTaken
@@ -14,8 +15,8 @@ from saga.fees import Limits
 from saga.lane import HOLE_OBSERVATIONS
 from saga.model import Attempt, AttemptKind, Saga, Step
 from tests.support.chain import STRANGER, Node
-from tests.support.lane import AT_ONCE, SLOW, LaneSide, lane_side
-from tests.support.proxy import open_proxy
+from tests.support.lane import AT_ONCE, NO_BUMPS, SLOW, LaneSide, lane_side
+from tests.support.proxy import EVERY, answer, lost_request, open_proxy, rpc_error
 
 
 @pytest.fixture(scope="module", params=["anvil", "hardhat"])
@@ -145,6 +146,55 @@ async def mined_with(lane: LaneSide, saga: Saga) -> object:
     """As `mined`, by a replica that knows the attempts from the store alone."""
     lane.side.watcher._attempts_of = lane.lane.attempts_of
     return await mined(lane, saga)
+
+
+@pytest.mark.parametrize("message", ["transaction underpriced", "insufficient funds for gas"])
+async def test_a_dead_endpoint_hides_no_refusal(
+    node: Node, valkey: EmbeddedValkey, message: str
+) -> None:
+    """What the node that answers refuses is raised, or held, though another does not answer."""
+    async with (
+        open_proxy(node.url) as proxy,
+        lane_side(node, valkey.url, url=[proxy.url, "http://127.0.0.1:1"]) as lane,
+    ):
+        saga = await lane.intended(f"unheard-{message[:5]}")
+        method = "eth_sendRawTransaction"
+        proxy.always(method, rpc_error(method, -32000, message))
+        keeper = lane.keeper(pace=AT_ONCE)
+        for _ in range(3):
+            node.mine()
+            await keeper.round()
+        if "funds" in message:
+            assert message in keeper.hold
+            assert len((await lane.out(saga)).attempts) == 1
+        else:
+            assert len((await lane.out(saga)).attempts) > 1
+        proxy.heal()
+        await keeper.round()
+        assert isinstance(await mined_with(lane, saga), Mined)
+
+
+async def test_a_lost_replacement_is_sent(any_node: Node, valkey: EmbeddedValkey) -> None:
+    """A replacement that was stored and never arrived is sent again, though the node has the
+    attempt before it."""
+    async with (
+        open_proxy(any_node.url) as proxy,
+        lane_side(any_node, valkey.url, url=proxy.url) as lane,
+    ):
+        saga = await lane.intended("half-sent")
+        await lane.side.chain.send(saga, Step.DEPLOY)
+        keeper = lane.keeper(pace=AT_ONCE)
+        await keeper.round()
+        proxy.always("eth_sendRawTransaction", answer(b"busy", status=503))
+        dear(any_node, 3 * first(saga).max_fee)
+        any_node.mine()
+        await keeper.round()
+        assert len((await lane.out(saga)).attempts) == 2
+        proxy.heal()
+        await lane.keeper("keeper", pace=NO_BUMPS).round()
+        fact = await mined_with(lane, saga)
+    assert isinstance(fact, Mined)
+    assert fact.receipt.tx_hash != first(saga).hash
 
 
 async def test_only_the_lowest_is_raised_blindly(node: Node, valkey: EmbeddedValkey) -> None:
@@ -338,6 +388,23 @@ async def test_a_foreign_transaction_takes_a_nonce(
 
 
 # --- One keeper.
+
+
+async def test_a_keeper_without_a_node_gives_up(node: Node, valkey: EmbeddedValkey) -> None:
+    """A replica that reaches no node leaves the lane to one that does."""
+    async with open_proxy(node.url) as proxy, lane_side(node, valkey.url, url=proxy.url) as cut_off:
+        await cut_off.intended("waits")
+        one = cut_off.keeper("one", pace=AT_ONCE)
+        await one.round()
+        assert one.keeping
+        proxy.always(EVERY, lost_request)
+        rests = [await one.look() for _ in range(FAILED_ROUNDS)]
+        assert rests[-1] > rests[0]
+        assert not one.keeping
+        two = cut_off.keeper("two")
+        proxy.heal()
+        await two.round()
+        assert two.keeping
 
 
 async def test_one_keeper_at_a_time(node: Node, valkey: EmbeddedValkey) -> None:

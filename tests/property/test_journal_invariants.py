@@ -20,8 +20,8 @@ from hypothesis.stateful import (
 from adapters.embedded import EmbeddedValkey
 from adapters.redis_client import connect
 from adapters.redis_codec import decode
-from saga import engine
 from saga.actions import Fail
+from saga.change import change_of
 from saga.errors import LeaseLostError
 from saga.lane import Outstanding
 from saga.messages import identify
@@ -187,7 +187,7 @@ class JournalMachine(RuleBasedStateMachine):
         step = Step.DEPLOY if saga.state is State.VALIDATED else Step.REGISTER
         if saga.state in (State.VALIDATED, State.TOKEN_DEPLOYED) and saga.intent(step) is not None:
             forget = tuple(Step) if step is Step.DEPLOY else (step,)
-            change = engine._change(saga, Fail(ErrorClass.CANCELLED, "cancelled", forget=forget))
+            change = change_of(saga, Fail(ErrorClass.CANCELLED, "cancelled", forget=forget))
             # What was sent behind the deployment is out still: it stays in the lane.
             self._settle(saga, self.run(worker.move(saga, State.DEAD_LETTERED, change)), step)
             self._lose(saga.id, writes=1)

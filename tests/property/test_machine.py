@@ -26,6 +26,7 @@ from saga.actions import (
     Skip,
     Watch,
 )
+from saga.change import change_of
 from saga.errors import IllegalEdgeError
 from saga.facts import (
     Absent,
@@ -239,7 +240,7 @@ class Walk:
         left = self.saga.state
         to = GUARD.next_state(left, engine._NAMES[type(action)])
         self.moves.append((left, to))
-        changed = engine._change(self.saga, action).saga
+        changed = change_of(self.saga, action).saga
         if isinstance(action, Fail):
             self._check_forgotten(action, changed)
         failed_in = left if to is State.DEAD_LETTERED else None

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from adapters.redis_lane import FILL_KEPT_MS
-from saga import engine
 from saga.actions import Fail
+from saga.change import change_of
 from saga.errors import LeaseLostError
 from saga.model import ErrorClass, Saga, State, Step
 from saga.ports import Change
@@ -117,7 +117,7 @@ async def in_pair(corner: Corner, worker: Worker) -> Saga:
 
 def cancelled(saga: Saga, *forget: Step) -> Change:
     """What the engine writes for a step that an operator has cancelled."""
-    return engine._change(saga, Fail(ErrorClass.CANCELLED, "cancelled", forget=forget))
+    return change_of(saga, Fail(ErrorClass.CANCELLED, "cancelled", forget=forget))
 
 
 async def test_record_goes_with_the_result(corner: Corner) -> None:

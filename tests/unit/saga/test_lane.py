@@ -199,6 +199,13 @@ def test_near_the_ceiling(asked: Market) -> None:
     assert duty.hold == "max_fee"
 
 
+def test_refused_for_its_price_near_the_ceiling() -> None:
+    """What nodes refuse for its price, and cannot be raised, is held."""
+    duty = done(out(priced(95, 2)), sight(known=False, underpriced=True))
+    assert isinstance(duty, Held)
+    assert duty.hold == "max_fee"
+
+
 @pytest.mark.parametrize("kind", [AttemptKind.FILL, AttemptKind.CANCEL])
 def test_self_sends_cost_no_model(kind: AttemptKind) -> None:
     """A self-send is raised whatever a model may cost."""
@@ -386,8 +393,8 @@ def test_hole_has_nothing_to_send(
 def test_held_by_the_market_alone(
     found: Outstanding, seen: Sight, asked: Market, limits: Limits, pace: Pace
 ) -> None:
-    """The keeper holds only while the market is above the limits, or above what is out when that
-    cannot be raised within them."""
+    """The keeper holds only while the market is above the limits, or above what is out, or nodes
+    refuse what is out for its price, when that cannot be raised within them."""
     if isinstance(tend(found, seen, asked, limits, pace), Held):
         of_model = found.attempts and not seen.refused
         above = isinstance(offer(asked, limits, found.cost_gas if of_model else 0), Held)
@@ -395,7 +402,7 @@ def test_held_by_the_market_alone(
         short = last is not None and (
             not sufficient(last, asked) or asked.tip > last.max_priority_fee
         )
-        assert above or short
+        assert above or short or seen.underpriced
 
 
 @laws
