@@ -8,13 +8,13 @@ is stored, under the lease's fence, before it is sent. All replicas run one; the
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
 import structlog
 
 from adapters.fee_oracle import FeeOracle
 from adapters.lane_memory import LaneMemory
 from adapters.lane_nodes import LaneNodes
+from adapters.metrics import Metrics
 from adapters.redis_lane import Glance, RedisLane, Standing
 from adapters.rpc_pool import RpcPool
 from adapters.signed import genuine
@@ -46,16 +46,6 @@ IDLE_SECONDS = 60.0
 _log = structlog.get_logger("saga.keeper")
 
 
-class LaneMeter(Protocol):
-    """What is counted of a lane."""
-
-    def lane(
-        self, *, next_nonce: int, out: int, oldest_seconds: float, keeping: bool, hold: str
-    ) -> None: ...
-
-    def replaced(self, kind: str) -> None: ...
-
-
 class Keeper:
     """`run()` is its task; `round()` is one look. `hold` is what it, or another replica's, says."""
 
@@ -67,7 +57,7 @@ class Keeper:
         oracle: FeeOracle,
         limits: Limits,
         pace: Pace,
-        meter: LaneMeter,
+        meter: Metrics,
         *,
         worker: str,
         chain_id: int,
@@ -99,7 +89,8 @@ class Keeper:
     async def run(self) -> None:
         """Look around until cancelled."""
         while True:
-            await asyncio.sleep(await self.look())
+            rest = await self.look()
+            await asyncio.sleep(rest)
 
     async def look(self) -> float:
         """One round, whatever comes of it; returns how many seconds to rest then.

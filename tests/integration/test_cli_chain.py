@@ -184,7 +184,8 @@ def test_status_shows_holes_and_strangers(service_node: Node, fleet_of: MakeFlee
         first = service_node.nonce()
         with fleet.redis as client:
             client.hset(lane_key(fleet, service_node), "next", first + 70)
-            client.hset(lane_key(fleet, service_node), "hold", "base fee 200 gwei is too much")
+            kept = {"keeper": "w9", "keeper_until": 2**52, "hold": "base fee 200 gwei is too much"}
+            client.hset(lane_key(fleet, service_node), mapping=kept)
         service_node.request("eth_sendTransaction", {"from": DEV_ACCOUNT, "to": STRANGER})
         lane = status_of(fleet)["lane"]
         text = command(fleet, "status").stdout
@@ -518,7 +519,8 @@ async def test_show_tells_attempts_and_holds(service_node: Node, fleet_of: MakeF
         (bumped, _) = lines_of(command(fleet, "bump", "shown", "--json"))
         fleet.end()
         with fleet.redis as client:
-            client.hset(lane_key(fleet, service_node), "hold", "the price is too high")
+            kept = {"keeper": "w9", "keeper_until": 2**52, "hold": "the price is too high"}
+            client.hset(lane_key(fleet, service_node), mapping=kept)
         document = shown(fleet, "shown")
         assert document["held"] == "the price is too high"
         assert document["deployment"]["transactions"] == [
