@@ -178,13 +178,15 @@ class HeadFollower:
         self._release_waiters()
 
     def _timed(self, before: Head) -> None:
-        """Learn the time between blocks: of timestamps and of arrivals the shorter."""
+        """Learn the time between blocks. Timestamps are exact, unless they run ahead of the blocks
+        as on instant chains."""
         now = time.monotonic()
         blocks = self.head.number - before.number
         if before.hash and blocks > 0:
             stamped = (self.head.time - before.time) / blocks
             seen = (now - self._arrived_at) / blocks
-            self.block_seconds = max(min(stamped, seen), FIRST_POLL_SECONDS)
+            exact = seen > stamped / 2
+            self.block_seconds = max(stamped if exact else seen, FIRST_POLL_SECONDS)
         self._arrived_at = now
         self._delay = FIRST_POLL_SECONDS
 

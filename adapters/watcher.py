@@ -141,7 +141,9 @@ class BlockWatcher(HeadFollower):
             else:
                 continue
             asked.append(watch)
-        codes = [watch for watch in asked if watch.intent.step is Step.DEPLOY]
+        # At the head the receipt itself shows the code (`_shows_code`); deeper it is asked for.
+        deploying = asked if self._confirmations != 1 else []
+        codes = [watch for watch in deploying if watch.intent.step is Step.DEPLOY]
         senders = list(
             dict.fromkeys([self._sender, *(w.intent.sender for w in self._watches.values())])
         )
@@ -196,6 +198,8 @@ class BlockWatcher(HeadFollower):
         if not self._deep(number):
             return
         fact = await self._judge(attempt, raw, watch.intent)
+        if isinstance(fact, Mined) and self._confirmations == 1:
+            has_code = _shows_code(raw, watch.intent) or await self._has_code(watch.intent)
         if isinstance(fact, Mined) and not has_code:
             # The node that told of the code is behind the one that gave the receipt.
             _log.warning("chain.no_code_yet", token=watch.intent.predicted)
@@ -276,3 +280,10 @@ class BlockWatcher(HeadFollower):
         """Send stored bytes again; what the nodes say of them does not matter here."""
         if stored := [raw for raw in raws if raw]:
             await self._pool.broadcast(stored)
+
+
+def _shows_code(raw: Raw, intent: Intent) -> bool:
+    """Whether a receipt proves that the token has code in its block: its constructor, which ends
+    with the code in place or fails the transaction, has logged there."""
+    token = intent.predicted.lower()
+    return any(log["address"].lower() == token for log in raw.get("logs") or ())

@@ -156,7 +156,6 @@ class Engine:
         The lane is asked with a guess; a wrong guess costs one more signature, never a nonce.
         """
         chain = self._chain
-        known: int | None = None
         deadline = asyncio.get_running_loop().time() + LANE_PATIENCE_SECONDS
         while True:
             async with self._lane:
@@ -164,7 +163,7 @@ class Engine:
                 answer = None
                 # Where a pair has no room, a single one may; where a single one has none, no pair.
                 if self._full_at not in (full, (*full[:2], False)):
-                    answer = await self._ask_lane(saga, action, known)
+                    answer = await self._ask_lane(saga, action)
                     self._full_at = full if answer.lane_full else None
             if answer is None or answer.lane_full:
                 if asyncio.get_running_loop().time() > deadline:
@@ -176,10 +175,9 @@ class Engine:
                 return answer.saga, Intended()
             elif answer.claim_holder is not None:
                 return saga, ClaimLost(answer.claim_holder)
-            elif answer.nonce_unknown:
-                known = await chain.known_nonces()
 
-    async def _ask_lane(self, saga: Saga, action: Intend, known: int | None) -> IntentAnswer:
+    async def _ask_lane(self, saga: Saga, action: Intend, known: int | None = None) -> IntentAnswer:
+        """One try. A lane that Redis does not know yet begins where the node says."""
         chain, nonce = self._chain, self._next_nonce
         intents = [await chain.sign(action.step, action.call, nonce)]
         if action.follow is not None:
@@ -196,6 +194,8 @@ class Engine:
             self._next_nonce = nonce + len(intents)
         elif answer.next_nonce is not None:
             self._next_nonce = answer.next_nonce
+        elif answer.nonce_unknown:
+            return await self._ask_lane(saga, action, await chain.known_nonces())
         return answer
 
     async def _priced(self, action: Intend) -> Intend:

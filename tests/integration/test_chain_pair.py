@@ -1,5 +1,6 @@
 """Laws of a registration that is sent right behind its deployment, on a real node."""
 
+import json
 from collections.abc import Iterator
 
 import msgspec
@@ -21,7 +22,7 @@ from tests.support.chain import (
     content_of,
     new_saga,
 )
-from tests.support.proxy import open_proxy
+from tests.support.proxy import Exchange, Response, open_proxy
 
 MODEL = "model_1"
 
@@ -75,7 +76,7 @@ async def test_both_in_one_block(node: Node, strategy: StrategyName) -> None:
 
 
 async def test_receipts_of_a_block_are_one_request(node: Node) -> None:
-    """What one block holds of ours is asked for once, with the signer's nonce and the codes."""
+    """What one block holds of ours is asked for once, with the signer's nonce."""
     async with (
         open_proxy(node.url) as proxy,
         chain_side(node, url=proxy.url, watching=False) as side,
@@ -89,7 +90,6 @@ async def test_receipts_of_a_block_are_one_request(node: Node) -> None:
             "eth_getBlockByNumber",
             "eth_getBlockReceipts",
             "eth_getTransactionCount",
-            "eth_getCode",
         ]
 
 
@@ -261,22 +261,36 @@ async def test_finalized(node: Node) -> None:
     assert isinstance(fact, Mined)
 
 
-async def test_no_code_no_confirmation(node: Node) -> None:
-    """A receipt without code at the token's address is not believed yet."""
+@pytest.mark.parametrize("confirmations", [1, 2])
+async def test_no_code_no_confirmation(node: Node, confirmations: int) -> None:
+    """A receipt counts once the token has code: shown by its own log at the head, asked for when
+    there is no such log, and asked for again at depth."""
+
+    async def without_logs(exchange: Exchange) -> Response:
+        replies = json.loads(await exchange.forward())
+        for reply in replies:
+            if isinstance(reply["result"], list):
+                for receipt in reply["result"]:
+                    receipt["logs"] = []
+        return faults.json_response(json.dumps(replies).encode())
+
     async with (
         open_proxy(node.url) as proxy,
-        chain_side(node, url=proxy.url, watching=False) as side,
+        chain_side(node, url=proxy.url, confirmations=confirmations, watching=False) as side,
     ):
         saga = await side.pair(new_saga(MODEL))
         await side.chain.send(saga, Step.DEPLOY)
-        node.mine()
+        node.mine(confirmations)
         bare = faults.each_call(
             lambda call: {"result": "0x"} if call["method"] == "eth_getCode" else None
         )
+        if confirmations == 1:
+            proxy.always("eth_getBlockReceipts", without_logs)
         proxy.always("eth_getCode", bare)
         assert await settled(side, saga, Step.DEPLOY) is None
         proxy.heal()
         assert isinstance(await settled(side, saga, Step.DEPLOY), Mined)
+        assert "eth_getCode" in proxy.received
 
 
 async def test_a_reorganised_pair(node: Node, strategy: StrategyName) -> None:
