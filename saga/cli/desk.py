@@ -19,7 +19,7 @@ from saga.fees import Limits
 from saga.store import open_store, redis_keys
 
 ETHER = 10**18
-_NODE_PROBLEM = "WEB3_PROVIDER_URL:"
+_NODE_PROBLEM = ("WEB3_PROVIDER_URL: ", "CHAIN_ID is ")
 
 
 class Desk(msgspec.Struct, frozen=True, kw_only=True):

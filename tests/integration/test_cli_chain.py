@@ -228,6 +228,13 @@ def test_no_node_is_an_error_of_the_settings(
     assert "pass" not in line
 
 
+def test_another_chain_is_an_error_of_the_settings(fleet_of: MakeFleet) -> None:
+    """A node on another chain than CHAIN_ID says is one line and exit status 2."""
+    ended = command(fleet_of(CHAIN_ID="1"), "status")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.splitlines()[-1].startswith("saga: CHAIN_ID is 1, but ")
+
+
 def test_one_dead_endpoint_is_shown(service_node: Node, fleet_of: MakeFleet) -> None:
     """An endpoint that does not answer is not used, and status is told by the other."""
     dead = f"http://127.0.0.1:{free_port()}"
