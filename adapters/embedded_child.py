@@ -16,6 +16,9 @@ from saga.errors import SagaError
 
 _START_TIMEOUT_SECONDS = 20.0
 _POLL_SECONDS = 0.02
+_PORT_TRIES = 4
+_PORT_PAUSE_SECONDS = 0.5
+_PORT_TAKEN = ("EADDRINUSE", "ddress already in use", "os error 98")
 
 
 class EmbeddedPartError(SagaError):
@@ -63,7 +66,23 @@ class Child(ABC):
         return self._process.pid
 
     def start(self) -> None:
-        """Start and wait until it answers. Raises EmbeddedPartError, with the end of its log."""
+        """Start and wait until it answers. Raises EmbeddedPartError, with the end of its log.
+
+        A port that somebody has taken for a moment, such as an outgoing connection between two
+        starts, is waited for.
+        """
+        for _ in range(_PORT_TRIES - 1):
+            try:
+                self._launch()
+            except EmbeddedPartError as error:
+                if not any(text in str(error) for text in _PORT_TAKEN):
+                    raise
+                time.sleep(_PORT_PAUSE_SECONDS)
+            else:
+                return
+        self._launch()
+
+    def _launch(self) -> None:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own binary and flags
                 self.command(),
