@@ -213,6 +213,9 @@ class EvmChain:
         if watch is not None and watch.seen_in is not None:
             where = f"mined in block {watch.seen_in[0]}"
             raise HeldError("confirmations", f"{where}, waits for its confirmations")
+        if watch is not None and watch.bare_in is not None:
+            where = f"mined in block {watch.bare_in}"
+            raise HeldError("no_code", f"{where}, and no node shows code at {intent.predicted}")
         if self.hold:
             raise HeldError("lane_held", self.hold)
         if self.head_number <= began:
@@ -222,7 +225,8 @@ class EvmChain:
             raise HeldError("lane", f"nonce {self.spent_nonces} is in front and not mined yet")
         if ours and self.spent_nonces > intent.nonce:
             reason = f"nonce {intent.nonce} is spent, by which transaction is not proven yet"
-            raise HeldError("nonce_spent", reason)
+            why = "" if watch is None or not watch.unproven else f": {watch.unproven}"
+            raise HeldError("nonce_spent", reason + why)
         return TimedOut(seconds)
 
     def release(self, saga: Saga) -> None:

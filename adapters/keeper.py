@@ -93,13 +93,14 @@ class Keeper:
             await asyncio.sleep(rest)
 
     async def look(self) -> float:
-        """One round, whatever comes of it; returns how many seconds to rest then.
-
-        A replica whose rounds fail gives the lane up: it must not keep one that can from it.
-        """
+        """One round, whatever comes of it; returns how many seconds to rest then. A replica whose
+        rounds fail gives the lane up: it must not keep one that can from it."""
         try:
             await self.round()
-        except (ChainUnavailableError, ChainError, StoreUnavailableError) as error:
+        except StoreUnavailableError as error:
+            _log.warning("keeper.waiting", error=str(error))
+            return self._round_seconds
+        except (ChainUnavailableError, ChainError) as error:
             self._failed += 1
             if self._failed == 1:
                 _log.warning("keeper.waiting", error=str(error))
@@ -108,18 +109,19 @@ class Keeper:
             _log.exception("keeper.crashed")
         else:
             self._failed = 0
-        if self._failed < FAILED_ROUNDS:
+        if self._failed < FAILED_ROUNDS or not self.keeping:
             return self._round_seconds
         self._failed = 0
         await self.resign()
-        return self._lease_ms / 1000
+        return 2 * self._round_seconds
 
     async def resign(self) -> None:
         """Give the lease up: another replica need not wait until it runs out."""
         if self.keeping:
             with suppress(StoreUnavailableError):
                 await self._lane.keep(self._worker, lease_ms=0, hold="")
-            self.keeping = False
+            self.keeping, self.hold = False, ""
+            self._on_hold("")
 
     async def round(self) -> None:
         """Take or prolong the lease; as the keeper, do what is to be done about each nonce."""
@@ -256,8 +258,7 @@ class Keeper:
             memory.strike(key)
         else:
             memory.strikes.pop(key, None)
-        if given.cheap:
-            memory.underpriced.add(key)
+        (memory.underpriced.add if given.cheap else memory.underpriced.discard)(key)
         if given.hold:
             memory.holds.setdefault(nonce, f"{self._lane.sender}: {given.hold}")
 

@@ -162,7 +162,8 @@ class Lookup:
             if "TokenHasNoCode" in found.reason:
                 raise ChainUnavailableError(f"{self._rpc.host} does not see token {token} yet")
             return found
-        cost = deployment.receipt.gas_used + found.gas
+        deployed = 0 if deployment.adopted else deployment.receipt.gas_used
+        cost = deployed + found.gas
         return Absent(await priced(self._registration(message, token, found, cost)))
 
     def _registration(

@@ -6,9 +6,12 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 
 from adapters.rpc import Request, Rpc, RpcError
+from adapters.rpc_errors import is_missing_method
 from saga.errors import ChainUnavailableError
 from saga.model import Receipt
 
+REFUSALS = 3
+"""Errors in a row after which a block's receipts are not asked for any more."""
 BLOCK_SHARE = 20
 """All receipts of a block are asked for in one call when at least one in so many is ours."""
 
@@ -33,9 +36,10 @@ class Receipts:
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
+        self._refusals = 0
         self._by_block = True
-        """False once a node has answered eth_getBlockReceipts with an error: some do not know it,
-        or do not serve it, and say so in many ways."""
+        """False once a node has said that it does not know eth_getBlockReceipts, or has answered
+        it with an error again and again: some do not serve it, and say so in many ways."""
 
     async def fetch(
         self,
@@ -61,9 +65,12 @@ class Receipts:
         missed: list[str] = []
         for number, answer in zip(blocks, answers, strict=False):
             if isinstance(answer, list):
+                self._refusals = 0
                 found |= {raw["transactionHash"]: raw for raw in answer}
             else:
-                self._by_block &= not isinstance(answer, RpcError)
+                self._refusals += isinstance(answer, RpcError)
+                missing = isinstance(answer, RpcError) and is_missing_method(answer)
+                self._by_block &= not missing and self._refusals < REFUSALS
                 missed += wanted[number]
         for tx_hash, answer in zip(singles, answers[len(blocks) :], strict=False):
             if isinstance(answer, RpcError):

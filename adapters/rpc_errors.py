@@ -137,7 +137,10 @@ def send_verdict(error: RpcError) -> SendVerdict:
     return SendVerdict.ASK
 
 
-_REVERTS = ("revert", "invalid opcode", "out of gas", "vm exception", "execution error")
+_REVERTS = (
+    *("revert", "invalid opcode", "out of gas", "vm exception", "execution error"),
+    *("invalid jump", "stack underflow", "stack limit", "write protection", "address collision"),
+)
 
 
 _PRICES = ("replacement transaction underpriced", "could not replace existing tx")

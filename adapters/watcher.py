@@ -203,7 +203,7 @@ class BlockWatcher(HeadFollower):
         if isinstance(fact, Mined) and not has_code:
             # The node that told of the code is behind the one that gave the receipt.
             _log.warning("chain.no_code_yet", token=watch.intent.predicted)
-            watch.seen_in, watch.ask = None, True
+            watch.seen_in, watch.ask, watch.bare_in = None, True, number
         else:
             watch.settle(fact)
 
@@ -229,14 +229,18 @@ class BlockWatcher(HeadFollower):
         requests: list[Request] = [("eth_getTransactionCount", [watch.intent.sender, depth])]
         requests += [("eth_getTransactionReceipt", [attempt.hash]) for attempt in watch.attempts]
         nodes = await self._pool.everywhere(requests)
-        if len(nodes) < min(2, self._pool.endpoint_count):
+        needed = min(2, self._pool.endpoint_count)
+        if len(nodes) < needed:
+            watch.unproven = f"{len(nodes)} endpoint(s) answer, {needed} must agree"
             return False
-        return all(
+        proven = all(
             isinstance(count, str)
             and int(count, 16) > watch.intent.nonce
             and all(receipt is None for receipt in receipts)
             for count, *receipts in nodes
         )
+        watch.unproven = "" if proven else f"not every node says so at block {depth}"
+        return proven
 
     @sane
     async def ask(self, intent: Intent) -> Settled | int | None:

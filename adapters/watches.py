@@ -32,6 +32,10 @@ class Watch:
         self.seen_in: tuple[int, str] | None = None
         """Block number and hash of the attempt that was seen in it."""
         self.taken_seen = 0
+        self.unproven = ""
+        """Why a spent nonce is not proven to be another's yet; empty before anybody tried."""
+        self.bare_in: int | None = None
+        """The block whose receipt is good while the token has no code there yet."""
         self.users = 0
         """How many wait for it."""
         self._observed: tuple[str, float] = ("", 0.0)

@@ -213,8 +213,10 @@ async def run(settings: Settings, *, adopt_pending: bool = False) -> None:
         await parts.watcher.poll()
         _log.info("started", worker=worker, network=parts.network, chain_id=parts.chain_id)
         keeper = keeper_of(settings, parts, metrics, worker)
-        await _beside([parts.watcher.run, parts.rpc.run, keeper.run], orchestrator)
-        await keeper.resign()
+        try:
+            await _beside([parts.watcher.run, parts.rpc.run, keeper.run], orchestrator)
+        finally:
+            await keeper.resign()
 
 
 def keeper_of(settings: Settings, parts: ChainParts, metrics: Metrics, worker: str) -> Keeper:
@@ -248,12 +250,12 @@ async def _beside(
     try:
         await orchestrator.run()
     finally:
+        dead = [task for task in running if task.done()]
         for task in running:
             task.cancel()
-        ended = await asyncio.gather(*running, return_exceptions=True)
-    for error in ended:
-        if isinstance(error, Exception):
-            raise error
+        await asyncio.gather(*running, return_exceptions=True)
+    for task in dead:
+        task.result()
 
 
 async def _open_parts(

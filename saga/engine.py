@@ -74,6 +74,7 @@ class Engine:
         self._step_timeout_seconds = step_timeout_seconds
         self._rng = rng
         self._lane = asyncio.Lock()
+        self._asking: asyncio.Task[int] | None = None
         self._next_nonce = 0
         """A guess: the lane in the store knows."""
         self._full_at: tuple[int, int, bool] | None = None
@@ -155,7 +156,7 @@ class Engine:
 
         The lane is asked with a guess; a wrong guess costs one more signature, never a nonce.
         """
-        chain = self._chain
+        chain, known = self._chain, None
         deadline = asyncio.get_running_loop().time() + LANE_PATIENCE_SECONDS
         while True:
             async with self._lane:
@@ -163,7 +164,7 @@ class Engine:
                 answer = None
                 # Where a pair has no room, a single one may; where a single one has none, no pair.
                 if self._full_at not in (full, (*full[:2], False)):
-                    answer = await self._ask_lane(saga, action)
+                    answer = await self._ask_lane(saga, action, known)
                     self._full_at = full if answer.lane_full else None
             if answer is None or answer.lane_full:
                 if asyncio.get_running_loop().time() > deadline:
@@ -175,9 +176,16 @@ class Engine:
                 return answer.saga, Intended()
             elif answer.claim_holder is not None:
                 return saga, ClaimLost(answer.claim_holder)
+            elif answer.nonce_unknown:
+                known = await self._asked_once()
 
-    async def _ask_lane(self, saga: Saga, action: Intend, known: int | None = None) -> IntentAnswer:
-        """One try. A lane that Redis does not know yet begins where the node says."""
+    async def _asked_once(self) -> int:
+        """Where a lane begins that Redis does not know yet: one question for all that wait."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._chain.known_nonces())
+        return await asyncio.shield(self._asking)
+
+    async def _ask_lane(self, saga: Saga, action: Intend, known: int | None) -> IntentAnswer:
         chain, nonce = self._chain, self._next_nonce
         intents = [await chain.sign(action.step, action.call, nonce)]
         if action.follow is not None:
@@ -194,8 +202,6 @@ class Engine:
             self._next_nonce = nonce + len(intents)
         elif answer.next_nonce is not None:
             self._next_nonce = answer.next_nonce
-        elif answer.nonce_unknown:
-            return await self._ask_lane(saga, action, await chain.known_nonces())
         return answer
 
     async def _priced(self, action: Intend) -> Intend:

@@ -26,7 +26,12 @@ for i = 16 + removed, #ARGV, 2 do redis.call('HSET', saga, ARGV[i], ARGV[i + 1])
 
 local done = 8 + tonumber(ARGV[13])
 for i = 9, done do redis.call('DEL', KEYS[i]) end
-for i = done + 1, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[14]) end
+for i = done + 1, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 1 then
+    redis.call('HSET', KEYS[i], 'saga', '')
+    redis.call('PEXPIRE', KEYS[i], ARGV[14])
+  end
+end
 
 if ARGV[10] ~= '' then redis.call('LPUSH', outbound, ARGV[10]) end
 if ARGV[12] ~= '' then redis.call('LPUSH', dead, ARGV[12]) end

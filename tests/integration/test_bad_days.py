@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from adapters import watches
 from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil, EmbeddedHardhat
 from saga.errors import ChainUnavailableError, HeldError
 from saga.facts import Absent, Mined, Refused, Reverted, Sent
@@ -125,8 +126,37 @@ async def test_mined_and_not_deep(node: Node) -> None:
         assert isinstance(await side.settle(saga, Step.DEPLOY), Mined)
 
 
-async def test_a_spent_nonce_that_one_of_two_cannot_prove(node: Node) -> None:
+async def test_mined_without_code(node: Node) -> None:
+    """A deployment whose token shows no code is held with block and address, and goes on later."""
+    node.hold_blocks()
+    async with (
+        open_proxy(node.url) as proxy,
+        chain_side(node, url=proxy.url, confirmations=2) as side,
+    ):
+        saga = await side.pair(new_saga(MODEL))
+        await side.chain.send(saga, Step.DEPLOY)
+        assert saga.deploy is not None
+        bare = faults.each_call(
+            lambda call: {"result": "0x"} if call["method"] == "eth_getCode" else None
+        )
+        proxy.always("eth_getCode", bare)
+        watching = asyncio.create_task(side.chain.watch(saga.deploy, 1.5))
+        await asyncio.sleep(0)
+        node.mine(2)
+        with pytest.raises(
+            HeldError, match=f"no node shows code at {saga.deploy.predicted}"
+        ) as held:
+            await watching
+        assert held.value.hold == "no_code"
+        proxy.heal()
+        assert isinstance(await side.settle(saga, Step.DEPLOY), Mined)
+
+
+async def test_a_spent_nonce_that_one_of_two_cannot_prove(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While one of two endpoints does not answer, a spent nonce is not proven foreign: held."""
+    monkeypatch.setattr(watches, "OBSERVATION_SECONDS", 0.0)
     node.hold_blocks()
     async with chain_side(node, url=[node.url, DEAD]) as side:
         saga = await side.intend(new_saga(MODEL), Step.DEPLOY)
@@ -137,7 +167,7 @@ async def test_a_spent_nonce_that_one_of_two_cannot_prove(node: Node) -> None:
         watching = asyncio.create_task(side.chain.watch(saga.deploy, 1.5))
         await asyncio.sleep(0)
         node.mine()
-        with pytest.raises(HeldError, match="not proven yet"):
+        with pytest.raises(HeldError, match=r"1 endpoint\(s\) answer, 2 must agree"):
             await watching
 
 

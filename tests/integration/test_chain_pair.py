@@ -101,24 +101,25 @@ METHOD = "eth_getBlockReceipts"
     [
         (faults.rpc_error(METHOD, -32601, "the method does not exist"), 1),
         (faults.rpc_error(METHOD, -32004, f"Method {METHOD} is not supported"), 1),
-        (faults.rpc_error(METHOD, -32603, "internal error"), 1),
-        (faults.rpc_error(METHOD, -32000, "not available on your plan"), 1),
+        (faults.rpc_error(METHOD, -32603, "internal error"), 3),
+        (faults.rpc_error(METHOD, -32000, "not available on your plan"), 3),
         (
             faults.each_call(lambda call: {"result": None} if call["method"] == METHOD else None),
-            2,
+            4,
         ),
     ],
 )
 async def test_a_node_without_block_receipts(node: Node, fault: faults.Fault, asked: int) -> None:
     """A node that does not give a block's receipts is asked for each hash, in one batch, at once;
-    after an error it is not asked for a block's again."""
+    once it says that it has no such method, or after three errors in a row, no more for a block's.
+    """
     async with (
         open_proxy(node.url) as proxy,
         chain_side(node, url=proxy.url, watching=False) as side,
     ):
         proxy.always(METHOD, fault)
-        for model in ("one", "two"):
-            saga = await side.pair(new_saga(model))
+        for number in range(4):
+            saga = await side.pair(new_saga(f"model-{number}"))
             await side.chain.send(saga, Step.DEPLOY)
             node.mine()
             for step in Step:

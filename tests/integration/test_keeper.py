@@ -174,6 +174,24 @@ async def test_a_dead_endpoint_hides_no_refusal(
         assert isinstance(await mined_with(lane, saga), Mined)
 
 
+async def test_a_price_that_is_taken_after_all(node: Node, valkey: EmbeddedValkey) -> None:
+    """Bytes that were refused for their price once, and then taken, are not refused any more."""
+    async with open_proxy(node.url) as proxy, lane_side(node, valkey.url, url=proxy.url) as lane:
+        saga = await lane.intended("taken-after-all")
+        method = "eth_sendRawTransaction"
+        keeper = lane.keeper(pace=AT_ONCE, limits=Limits(max_fee=first(saga).max_fee))
+        proxy.once(method, rpc_error(method, -32000, "transaction underpriced"))
+        await keeper.round()
+        await keeper.round()
+        assert lane.in_pool == 1
+        node.request("evm_setBlockGasLimit", hex(100_000))
+        node.mine(2)
+        node.request("evm_setBlockGasLimit", hex(30_000_000))
+        await keeper.round()
+        await keeper.round()
+        assert keeper.hold == ""
+
+
 async def test_a_lost_replacement_is_sent(any_node: Node, valkey: EmbeddedValkey) -> None:
     """A replacement that was stored and never arrived is sent again, though the node has the
     attempt before it."""
@@ -394,7 +412,7 @@ async def test_a_keeper_without_a_node_gives_up(node: Node, valkey: EmbeddedValk
     """A replica that reaches no node leaves the lane to one that does."""
     async with open_proxy(node.url) as proxy, lane_side(node, valkey.url, url=proxy.url) as cut_off:
         await cut_off.intended("waits")
-        one = cut_off.keeper("one", pace=AT_ONCE)
+        one = cut_off.keeper("one")
         await one.round()
         assert one.keeping
         proxy.always(EVERY, lost_request)

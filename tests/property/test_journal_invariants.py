@@ -190,6 +190,8 @@ class JournalMachine(RuleBasedStateMachine):
             change = change_of(saga, Fail(ErrorClass.CANCELLED, "cancelled", forget=forget))
             # What was sent behind the deployment is out still: it stays in the lane.
             self._settle(saga, self.run(worker.move(saga, State.DEAD_LETTERED, change)), step)
+            for left in change.left:
+                self.given[left.nonce] = ("", left.step.value)
             self._lose(saga.id, writes=1)
 
     @precondition(lambda self: self.leases)
@@ -399,7 +401,8 @@ class JournalMachine(RuleBasedStateMachine):
             if key.startswith(prefix)
         }
         assert set(self.given) <= set(range(self.next))
-        assert self.given.keys() - self.done == {n for n, r in records.items() if r[b"saga"]}
+        owned = {nonce for nonce, (owner, _) in self.given.items() if owner}
+        assert owned - self.done == {n for n, r in records.items() if r[b"saga"]}
         for nonce, record in records.items():
             owner = (record[b"saga"].decode(), record[b"step"].decode())
             assert owner == self.given.get(nonce, ("", "fill"))

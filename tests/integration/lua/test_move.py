@@ -178,6 +178,8 @@ async def test_forgotten(corner: Corner, forget: tuple[Step, ...], left: list[in
     for nonce in out_still:
         ttl = await corner.client.pttl(corner.keys.nonce(CHAIN_ID, SENDER, nonce))
         assert 0 < ttl <= FILL_KEPT_MS
+        (record,) = await corner.lane().read([nonce])
+        assert (record.saga_id, len(record.attempts)) == ("", 1)
     assert (dead.deploy, dead.register) == (stored.deploy, stored.register)
     assert (stored.error_class, stored.failed_in) == ("cancelled", State.VALIDATED)
     (letter,) = [json.loads(entry) for entry in await corner.listed(corner.keys.dead_letters)]
