@@ -135,10 +135,14 @@ def _priced_out(out: Outstanding, sight: Sight, market: Market, limits: Limits, 
     Behind the lowest nonce nothing can be mined yet, and what no node has is not waited for by the
     chain: there, only what nodes refuse for its price or is below the base fee is raised.
     """
-    if sight.age_seconds < pace.bump_after_seconds or sight.blocks < pace.bump_after_blocks:
+    if sight.age_seconds < pace.bump_after_seconds:
+        return False
+    if sight.underpriced:
+        return True  # whatever blocks come, no node has it
+    if sight.blocks < pace.bump_after_blocks:
         return False
     last = fees_of(out.attempts[-1], market)
-    if sight.underpriced or not fees.sufficient(last, market):
+    if not fees.sufficient(last, market):
         return True
     if not (sight.lowest and sight.known):
         return False

@@ -187,6 +187,7 @@ def test_refused_for_its_price(lowest: bool) -> None:
     """What nodes refuse for its price is raised, though the market asks for no more."""
     seen = sight(known=False, underpriced=True, lowest=lowest)
     assert done(out(LAST), seen) == Replace(priced(22, 2.25))
+    assert done(out(LAST), msgspec.structs.replace(seen, blocks=0)) == Replace(priced(22, 2.25))
     early = msgspec.structs.replace(seen, age_seconds=1.0)
     assert done(out(LAST), early) == Rebroadcast()
 
@@ -352,10 +353,11 @@ def test_replacement_is_one(
 def test_replaced_in_time_alone(
     found: Outstanding, seen: Sight, asked: Market, limits: Limits, pace: Pace
 ) -> None:
-    """Nothing is replaced before its time and its blocks, nor what no node will ever take."""
+    """Nothing is replaced before its time, nor before its blocks unless nodes refuse it for its
+    price, nor what no node will ever take."""
     if isinstance(tend(found, seen, asked, limits, pace), Replace):
         assert seen.age_seconds >= pace.bump_after_seconds
-        assert seen.blocks >= pace.bump_after_blocks
+        assert seen.underpriced or seen.blocks >= pace.bump_after_blocks
         assert not seen.refused
 
 
