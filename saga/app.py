@@ -6,7 +6,7 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -40,6 +40,8 @@ from saga.orchestrator import Orchestrator
 from saga.store import redis_keys
 from states.table import TABLE
 
+RESIGN_SECONDS = 1.0
+"""At the end, for giving the lane up; else its lease runs out."""
 _log = structlog.get_logger("saga")
 
 
@@ -216,7 +218,9 @@ async def run(settings: Settings, *, adopt_pending: bool = False) -> None:
         try:
             await _beside([parts.watcher.run, parts.rpc.run, keeper.run], orchestrator)
         finally:
-            await keeper.resign()
+            with suppress(TimeoutError):  # a Redis that hangs must not keep the process
+                async with asyncio.timeout(RESIGN_SECONDS):
+                    await keeper.resign()
 
 
 def keeper_of(settings: Settings, parts: ChainParts, metrics: Metrics, worker: str) -> Keeper:
