@@ -46,9 +46,9 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     known: bool
     """Whether any node has one of its transactions; for a hole, a transaction of the key."""
     lacking: bool
-    """Whether a node that answers has none of them."""
+    """Whether a node that answers lacks the last of them."""
     refused: bool
-    """Whether every node refused the last bytes for good."""
+    """Whether every node that answers refused the last bytes for good."""
     underpriced: bool
     """Whether nodes refused the last bytes for their price."""
     lowest: bool

@@ -1,4 +1,4 @@
-"""A chain with a block a second and the contracts on it, for tests that run the real service."""
+"""Chains with the contracts on them: mining at once, and a block a second for the service."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -8,8 +8,22 @@ import pytest
 from redis import Redis
 
 from adapters.embedded import EmbeddedAnvil, EmbeddedValkey
-from tests.support.chain import Node
+from tests.support.chain import STRATEGIES, Node, StrategyName
 from tests.support.fleet import Fleet
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    """A node of the module's own that mines each transaction at once."""
+    with EmbeddedAnvil() as anvil:
+        yield Node(anvil.url)
+
+
+@pytest.fixture(params=STRATEGIES)
+def strategy(request: pytest.FixtureRequest) -> StrategyName:
+    """Each strategy, for laws that hold with both."""
+    name: StrategyName = request.param
+    return name
 
 
 @pytest.fixture(scope="module")

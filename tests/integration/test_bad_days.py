@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from adapters import watches
-from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil, EmbeddedHardhat
+from adapters.embedded import DEV_ACCOUNT, EmbeddedHardhat
 from saga.errors import ChainUnavailableError, HeldError
 from saga.facts import Absent, Mined, Refused, Reverted, Sent
 from saga.fees import GWEI, Limits
@@ -17,12 +17,6 @@ from tests.support.proxy import Exchange, Proxy, Response, open_proxy
 
 MODEL = "model_1"
 SEND = "eth_sendRawTransaction"
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    with EmbeddedAnvil() as anvil:
-        yield Node(anvil.url)
 
 
 @pytest.fixture(scope="module")

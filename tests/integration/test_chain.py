@@ -8,7 +8,7 @@ import pytest
 
 from adapters import heads, watches
 from adapters.contracts import MODEL_OF, REGISTER_MODEL, ZERO_ADDRESS
-from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil
+from adapters.embedded import DEV_ACCOUNT
 from adapters.rpc import RpcClient
 from saga.errors import ChainError, ChainUnavailableError, HeldError, TamperedError
 from saga.facts import (
@@ -43,22 +43,10 @@ from tests.support.proxy import Exchange, open_proxy
 MODEL = "model_1"
 
 
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    with EmbeddedAnvil() as anvil:
-        yield Node(anvil.url)
-
-
 @pytest.fixture(autouse=True)
 def _undone(node: Node) -> Iterator[None]:
     with node.rolled_back():
         yield
-
-
-@pytest.fixture(params=["manager", "create2"])
-def strategy(request: pytest.FixtureRequest) -> StrategyName:
-    name: StrategyName = request.param
-    return name
 
 
 def register_as_operator(node: Node, model_id: str, token: str) -> None:

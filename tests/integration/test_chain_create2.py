@@ -7,7 +7,7 @@ from eth_abi.abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
 from adapters.contracts import MODEL_LINKED, Function, artifact, topic_of
-from adapters.embedded import DEV_MNEMONIC_KEY, EmbeddedAnvil
+from adapters.embedded import DEV_MNEMONIC_KEY
 from adapters.strategies import PROXY, Create2Strategy, create2_address
 from saga.facts import Absent, RegistryConflict, TokenExists
 from saga.messages import token_name
@@ -23,12 +23,6 @@ from tests.support.chain import (
 
 MODEL = "model_1"
 OWNER = Function("owner()", "address")
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    with EmbeddedAnvil() as anvil:
-        yield Node(anvil.url)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,10 @@
 """The service on bad and odd lines to its nodes: a real proxy before a real chain."""
 
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ from tests.support.fleet import Fleet, message
 from tests.support.proxy import EVERY, SEND, Exchange, Proxy, Response, open_proxy
 from tests.support.weather import RoughWeather, behind
 
+ROOT = Path(__file__).parents[2]
 MakeFleet = Callable[..., Fleet]
 UNBOUND = {"MAX_IN_FLIGHT": "0", "WORKER_POOL_SIZE": "256"}
 DEFAULTS = {"LEASE_SECONDS": "30", "RETRY_BASE_SECONDS": "1", "RETRY_MAX_SECONDS": "60"}
@@ -202,3 +206,44 @@ async def test_blocks_on_demand(own_anvil: EmbeddedAnvil, fleet_on: MakeFleet) -
     evidence = await fleet.settled([*first, *then], seconds=60)
     assert audit(evidence) == []
     assert {saga.state for saga in evidence.sagas.values()} == {State.ACKED}
+
+
+JUMPING = """
+import random, sys, time
+true, rng = time.time, random.Random(int(sys.argv.pop()))
+time.time = lambda: true() + rng.uniform(-1e8, 1e8)
+time.time_ns = lambda: int(time.time() * 1e9)
+from saga.__main__ import main
+main()
+"""
+
+
+def start_jumping(fleet: Fleet, folder: Path, seed: int) -> "subprocess.Popen[bytes]":
+    """A replica whose wall clock jumps at each look."""
+    with (folder / "jumping.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", JUMPING, "run", str(seed)],
+            env=fleet.clean_environment() | {"PYTHONPATH": str(ROOT)},
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+        )
+
+
+async def test_clock_jumps(own_node: Node, fleet_on: MakeFleet, tmp_path: Path) -> None:
+    """Whatever the wall clock of a replica says, by three years to and fro at each look, its
+    leases, waits and bumps go on, and each saga ends with one token and one event."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    sent = [message(f"jump-{number}") for number in range(12)]
+    fleet = fleet_on(own_node, BUMP_AFTER_SECONDS="1", BUMP_AFTER_BLOCKS="1")
+    fleet.send(sent)
+    replica = start_jumping(fleet, tmp_path, seed)
+    try:
+        evidence = await fleet.settled(sent, seconds=60)
+    finally:
+        replica.terminate()
+        status = replica.wait(30)
+    assert audit(evidence) == []
+    assert {saga.state for saga in evidence.sagas.values()} == {State.ACKED}
+    assert status == 0

@@ -12,7 +12,7 @@ from adapters.contracts import (
     TOKEN_OF,
     revert_reason,
 )
-from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil
+from adapters.embedded import DEV_ACCOUNT
 from adapters.rpc import RpcClient, RpcError
 from saga.errors import ChainError
 from saga.facts import Absent, Refused, TokenExists
@@ -21,12 +21,6 @@ from saga.model import Step
 from tests.support.chain import STRANGER, STRANGER_KEY, Node, chain_side, content_of, new_saga
 
 MODEL = "model_1"
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    with EmbeddedAnvil() as anvil:
-        yield Node(anvil.url)
 
 
 @pytest.fixture(autouse=True)

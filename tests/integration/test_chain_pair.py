@@ -8,7 +8,7 @@ import pytest
 
 from adapters import watches
 from adapters.contracts import ZERO_ADDRESS
-from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil
+from adapters.embedded import DEV_ACCOUNT
 from saga.facts import Absent, Mined, NonceTaken, Refused, Reverted, Sent
 from saga.model import Deployment, Saga, State, Step
 from tests.support import proxy as faults
@@ -27,23 +27,11 @@ from tests.support.proxy import Exchange, Response, open_proxy
 MODEL = "model_1"
 
 
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    with EmbeddedAnvil() as anvil:
-        yield Node(anvil.url)
-
-
 @pytest.fixture(autouse=True)
 def _undone(node: Node) -> Iterator[None]:
     with node.rolled_back():
         node.hold_blocks()
         yield
-
-
-@pytest.fixture(params=["manager", "create2"])
-def strategy(request: pytest.FixtureRequest) -> StrategyName:
-    name: StrategyName = request.param
-    return name
 
 
 async def settled(side: ChainSide, saga: Saga, step: Step) -> object:

@@ -26,12 +26,6 @@ def any_node(request: pytest.FixtureRequest) -> Iterator[Node]:
         yield Node(child.url)
 
 
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    with EmbeddedAnvil() as anvil:
-        yield Node(anvil.url)
-
-
 @pytest.fixture(autouse=True)
 def _blocks_held(request: pytest.FixtureRequest) -> Iterator[None]:
     """No block but by `mine`, and afterwards nothing in the pool."""

@@ -7,19 +7,13 @@ import pytest
 from redis import Redis
 
 from adapters import preflight
-from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil, EmbeddedValkey
+from adapters.embedded import DEV_ACCOUNT, EmbeddedValkey
 from adapters.preflight import check_pending
 from saga.errors import HeldError
 from saga.model import Step
 from tests.support.chain import STRANGER, Node, chain_side
 from tests.support.fleet import Fleet, message
 from tests.support.lane import lane_side
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    with EmbeddedAnvil() as anvil:
-        yield Node(anvil.url)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,6 @@ from redis.asyncio import Redis
 from adapters.embedded import (
     DEV_ACCOUNT,
     DEV_MNEMONIC_KEY,
-    EmbeddedAnvil,
     EmbeddedValkey,
     free_port,
 )
@@ -29,12 +28,6 @@ from tests.support.proxy import open_proxy
 
 NOWHERE = "0x00000000000000000000000000000000000000AA"
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    with EmbeddedAnvil() as anvil:
-        yield Node(anvil.url)
 
 
 @pytest.fixture(autouse=True)
