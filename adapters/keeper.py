@@ -122,6 +122,7 @@ class Keeper:
                 await self._lane.keep(self._worker, lease_ms=0, hold="")
             self.keeping, self.hold = False, ""
             self._on_hold("")
+            self._meter.resigned()
 
     async def round(self) -> None:
         """Take or prolong the lease; as the keeper, do what is to be done about each nonce."""

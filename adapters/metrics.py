@@ -61,6 +61,11 @@ class Metrics:
         self._keeper.set(keeping)
         self._held.set(bool(hold))
 
+    def resigned(self) -> None:
+        """The lane was given up: what was said of it is another replica's to say."""
+        for gauge in (self._out, self._oldest, self._keeper, self._held):
+            gauge.set(0)
+
     def replaced(self, kind: str) -> None:
         self._replaced.labels(kind).inc()
 

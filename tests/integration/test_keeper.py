@@ -413,6 +413,7 @@ async def test_a_keeper_without_a_node_gives_up(node: Node, valkey: EmbeddedValk
         rests = [await one.look() for _ in range(FAILED_ROUNDS)]
         assert rests[-1] > rests[0]
         assert not one.keeping
+        assert b"saga_lane_keeper 0.0" in cut_off.metrics.exposition()[0]
         two = cut_off.keeper("two")
         proxy.heal()
         await two.round()
