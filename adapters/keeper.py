@@ -77,8 +77,7 @@ class Keeper:
         self._round_seconds = min(ROUND_SECONDS, lease_seconds / 6, pace.bump_after_seconds / 2)
         # Others look once a round: with this, the lane changes hands within LEASE_SECONDS.
         self._lease_ms = int((lease_seconds - 2 * self._round_seconds) * 1000)
-        self._spent = 0
-        self._head = 0
+        self._spent, self._head = 0, 0
         self._memory = LaneMemory()
         self._failed = 0
         self._foreign_seen = 0
