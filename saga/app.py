@@ -28,7 +28,7 @@ from adapters.redis_journal import RedisJournal
 from adapters.redis_lane import RedisLane
 from adapters.redis_queue import RedisQueue
 from adapters.rpc_pool import RpcPool
-from adapters.signer import LocalSigner
+from adapters.signer import Signer
 from adapters.strategies import Create2Strategy, ManagerStrategy, Strategy
 from adapters.watcher import BlockWatcher
 from saga.config import Settings
@@ -37,6 +37,7 @@ from saga.errors import ConfigError
 from saga.events import network_name
 from saga.fees import Limits
 from saga.orchestrator import Orchestrator
+from saga.signers import open_signers
 from saga.store import redis_keys
 from states.table import TABLE
 
@@ -52,7 +53,7 @@ class ChainParts(msgspec.Struct, frozen=True):
     watcher: BlockWatcher
     rpc: RpcPool
     oracle: FeeOracle
-    signer: LocalSigner
+    signer: Signer
     lane: RedisLane
     limits: Limits
     chain_id: int
@@ -64,12 +65,10 @@ async def open_chain(
     settings: Settings, client: "Redis", *, metrics: Metrics, adopt_pending: bool = False
 ) -> AsyncIterator[ChainParts]:
     """Connect to the nodes. Raises ConfigError, a line for each problem."""
-    try:
-        signer = LocalSigner(settings.DEPLOYER_PRIVATE_KEY.get_secret_value())
-    except ValueError as error:
-        raise ConfigError([str(error)]) from None
-    rpc = RpcPool(settings.rpc_urls, expected_chain=settings.CHAIN_ID, meter=metrics.rpc)
-    try:
+    async with AsyncExitStack() as stack:
+        (signer,) = await stack.enter_async_context(open_signers(settings))
+        rpc = RpcPool(settings.rpc_urls, expected_chain=settings.CHAIN_ID, meter=metrics.rpc)
+        stack.push_async_callback(rpc.close)
         chain_id, problems = await check_chain(
             rpc,
             expected_chain=settings.CHAIN_ID,
@@ -83,15 +82,13 @@ async def open_chain(
             raise ConfigError(problems)
         metrics.watch_endpoints(rpc.health)
         yield _chain_parts(settings, client, rpc, signer, chain_id, adopt_pending=adopt_pending)
-    finally:
-        await rpc.close()
 
 
 def _chain_parts(
     settings: Settings,
     client: "Redis",
     rpc: RpcPool,
-    signer: LocalSigner,
+    signer: Signer,
     chain_id: int,
     *,
     adopt_pending: bool,

@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 from eth_utils.address import is_checksum_address, to_checksum_address
 from pydantic import SecretStr
 
+from saga.secret import Secret
+
 MAX_CONFIRMATIONS = 1000
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
@@ -59,7 +61,28 @@ def check_confirmations(value: object) -> int | None:
     return int(text)
 
 
-def check_private_key(value: SecretStr) -> SecretStr:
-    if not _KEY.fullmatch(value.get_secret_value()):
+def check_private_key(value: Secret | None) -> Secret | None:
+    if value is not None and not _KEY.fullmatch(value.peek()):
         raise ValueError("must be 64 hex digits, with or without 0x")
+    return value
+
+
+def check_addresses(value: str | None) -> str | None:
+    """One address, or several with commas between them."""
+    if value is None:
+        return None
+    checked = [check_address(each.strip()) for each in value.split(",")]
+    if len(set(checked)) < len(checked):
+        raise ValueError("names the same address twice")
+    return ",".join(checked)
+
+
+def check_signer_url(value: SecretStr | None) -> SecretStr | None:
+    """Never quotes it: its user or path may be a credential."""
+    if value is None:
+        return None
+    url = value.get_secret_value()
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    check_rpc_urls(value)
     return value

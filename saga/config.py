@@ -3,12 +3,11 @@
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings
 
 from saga.checks import (
     check_address,
     check_confirmations,
-    check_private_key,
     check_redis_url,
     check_rpc_urls,
     split_urls,
@@ -17,23 +16,18 @@ from saga.errors import ConfigError
 from saga.fees import GWEI, Limits, max_fee_default, tip_floor
 from saga.lane import Pace
 from saga.policy import Policy
+from saga.setting import CONFIG, setting
+from saga.signer_settings import SignerSettings, source_problems
 
 S = TypeVar("S", bound=BaseSettings)
 Address = Annotated[str, AfterValidator(check_address)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-def setting(default: Any, text: str, example: str, **limits: Any) -> Any:
-    """A setting with its line in the README and the example of its error."""
-    if isinstance(default, float):
-        limits["allow_inf_nan"] = False
-    return Field(default, description=text, examples=[example], **limits)
-
-
 class StoreSettings(BaseSettings):
     """What the operator's commands need: Redis and the names in it."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+    model_config = CONFIG
 
     REDIS_URL: Annotated[SecretStr, AfterValidator(check_redis_url)] = setting(
         ..., "Redis >= 6.2 or Valkey; `rediss://` for TLS", "redis://localhost:6379/0"
@@ -75,7 +69,7 @@ class StoreSettings(BaseSettings):
         return self.DLQ_NAME or f"{self.INBOUND_QUEUE}:dlq"
 
 
-class Settings(StoreSettings):
+class Settings(SignerSettings, StoreSettings):
     """What `saga run` needs."""
 
     WEB3_PROVIDER_URL: Annotated[SecretStr, AfterValidator(check_rpc_urls)] = setting(
@@ -83,9 +77,6 @@ class Settings(StoreSettings):
         "JSON-RPC endpoints of one chain, http(s) or ws(s), with commas between them: transactions "
         "go to all, reads to the best",
         "http://localhost:8545,wss://example.org/v3/<key>",
-    )
-    DEPLOYER_PRIVATE_KEY: Annotated[SecretStr, AfterValidator(check_private_key)] = setting(
-        ..., "key that signs and pays, 64 hex digits", "0x<64 hex digits>"
     )
     MODEL_REGISTRY_ADDRESS: Address = setting(
         ..., "ModelRegistry contract", "0x5FbDB2315678afecb367f032d93F642f64180aa3"
@@ -230,8 +221,15 @@ def load(kind: type[S]) -> S:
     try:
         settings = kind()
     except ValidationError as error:
-        raise ConfigError([_line(kind, problem) for problem in error.errors()]) from None
-    if isinstance(settings, StoreSettings) and (problems := _shared_lists(settings)):
+        lines = [_line(kind, problem) for problem in error.errors()]
+        readable = not any(str(p["loc"][0]) in SignerSettings.model_fields for p in error.errors())
+        if issubclass(kind, SignerSettings) and readable:
+            lines += source_problems(SignerSettings())
+        raise ConfigError(lines) from None
+    problems = _shared_lists(settings) if isinstance(settings, StoreSettings) else []
+    if isinstance(settings, SignerSettings):
+        problems += source_problems(settings)
+    if problems:
         raise ConfigError(problems)
     return settings
 

@@ -38,6 +38,14 @@ class HeldError(ChainUnavailableError):
         """What holds, as the metric names it: `max_fee`, `max_cost`, `funds`."""
 
 
+class SignerError(HeldError):
+    """The key cannot be used now, or what its keeper gave back is not what was asked for. Nothing
+    is stored or sent; the saga waits and uses up no retry."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("signer", reason)
+
+
 class ChainError(SagaError):
     """A node answered with an error that may pass. Uses up a retry."""
 

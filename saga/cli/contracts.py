@@ -4,12 +4,14 @@ import sys
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings
 
 from saga.checks import check_private_key, check_rpc_urls, split_urls
 from saga.cli.render import print_json
-from saga.config import load, setting
+from saga.config import load
 from saga.errors import ChainUnavailableError, UsageError
+from saga.secret import Secret
+from saga.setting import CONFIG, setting
 
 REAL_MONEY = (1, 137)
 
@@ -17,12 +19,12 @@ REAL_MONEY = (1, 137)
 class ChainSettings(BaseSettings):
     """Node and key; no contract exists yet."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+    model_config = CONFIG
 
     WEB3_PROVIDER_URL: Annotated[SecretStr, AfterValidator(check_rpc_urls)] = setting(
         ..., "JSON-RPC endpoint of an EVM node", "http://localhost:8545"
     )
-    DEPLOYER_PRIVATE_KEY: Annotated[SecretStr, AfterValidator(check_private_key)] = setting(
+    DEPLOYER_PRIVATE_KEY: Annotated[Secret, AfterValidator(check_private_key)] = setting(
         ..., "key that deploys, 64 hex digits", "0x<64 hex digits>"
     )
 
@@ -35,7 +37,7 @@ def deploy_contracts(*, i_know: bool, as_json: bool) -> None:
         raise UsageError("WEB3_PROVIDER_URL: `contracts deploy` needs an http or https endpoint")
     addresses = deploy(
         urls[0],
-        settings.DEPLOYER_PRIVATE_KEY.get_secret_value(),
+        settings.DEPLOYER_PRIVATE_KEY.take(),
         i_know=i_know,
     )
     if as_json:

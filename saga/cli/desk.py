@@ -1,7 +1,7 @@
 """What the `saga chain` commands work with: Redis, nodes, key and lane, without a replica."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
@@ -11,11 +11,12 @@ from adapters.preflight import check_chain
 from adapters.redis_lane import RedisLane
 from adapters.redis_views import RedisViews
 from adapters.rpc_pool import RpcPool
-from adapters.signer import LocalSigner
+from adapters.signer import Signer
 from saga.config import Settings
 from saga.errors import ConfigError
 from saga.events import network_name
 from saga.fees import Limits
+from saga.signers import open_signers
 from saga.store import open_store, redis_keys
 
 ETHER = 10**18
@@ -29,7 +30,7 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
     lane: RedisLane
     rpc: RpcPool
     oracle: FeeOracle
-    signer: LocalSigner
+    signer: Signer
     limits: Limits
     chain_id: int
     network: str
@@ -42,12 +43,10 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
     """Raises ConfigError when no node answers. That contracts, roles or funds are missing is no
     reason to know nothing of the lane."""
     configure_logging("ERROR", settings.LOG_FORMAT)
-    try:
-        signer = LocalSigner(settings.DEPLOYER_PRIVATE_KEY.get_secret_value())
-    except ValueError as error:
-        raise ConfigError([str(error)]) from None
-    rpc = RpcPool(settings.rpc_urls, expected_chain=settings.CHAIN_ID)
-    try:
+    async with AsyncExitStack() as stack:
+        (signer,) = await stack.enter_async_context(open_signers(settings))
+        rpc = RpcPool(settings.rpc_urls, expected_chain=settings.CHAIN_ID)
+        stack.push_async_callback(rpc.close)
         chain_id, problems = await check_chain(
             rpc,
             expected_chain=settings.CHAIN_ID,
@@ -59,26 +58,24 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         )
         if of_nodes := [line for line in problems if line.startswith(_NODE_PROBLEM)]:
             raise ConfigError(of_nodes)
-        async with open_store(settings) as (views, _):
-            yield Desk(
-                views=views,
-                lane=RedisLane(
-                    views.client, redis_keys(settings), chain_id=chain_id, sender=signer.address
-                ),
-                rpc=rpc,
-                oracle=FeeOracle(
-                    rpc,
-                    percentile=settings.FEE_PERCENTILE,
-                    tip_floor=settings.tip_floor(chain_id),
-                ),
-                signer=signer,
-                limits=settings.limits(chain_id),
-                chain_id=chain_id,
-                network=network_name(chain_id, settings.NETWORK_NAME),
-                problems=problems,
-            )
-    finally:
-        await rpc.close()
+        views, _ = await stack.enter_async_context(open_store(settings))
+        yield Desk(
+            views=views,
+            lane=RedisLane(
+                views.client, redis_keys(settings), chain_id=chain_id, sender=signer.address
+            ),
+            rpc=rpc,
+            oracle=FeeOracle(
+                rpc,
+                percentile=settings.FEE_PERCENTILE,
+                tip_floor=settings.tip_floor(chain_id),
+            ),
+            signer=signer,
+            limits=settings.limits(chain_id),
+            chain_id=chain_id,
+            network=network_name(chain_id, settings.NETWORK_NAME),
+            problems=problems,
+        )
 
 
 def ether(wei: int) -> str:

@@ -9,9 +9,10 @@ import pytest
 
 from adapters.embedded import DEV_ACCOUNT, DEV_MNEMONIC_KEY, EmbeddedHardhat, EmbeddedPartError
 from adapters.fee_oracle import FeeOracle
+from adapters.key_local import LocalKey
 from adapters.rpc import RpcClient, RpcError
 from adapters.rpc_errors import SendVerdict, send_verdict
-from adapters.signer import LocalSigner
+from adapters.signer import Signer
 from adapters.strategies import PROXY
 from saga.cli.contracts import deploy
 from saga.facts import Call
@@ -40,7 +41,7 @@ class Account:
 
     def __init__(self, node: EmbeddedHardhat, rpc: RpcClient) -> None:
         self.node = node
-        self.signer = LocalSigner(DEV_MNEMONIC_KEY)
+        self.signer = Signer(LocalKey(DEV_MNEMONIC_KEY))
         self._rpc = rpc
 
     def nonce(self) -> int:
@@ -192,7 +193,7 @@ async def test_known(account: Account) -> None:
 
 async def test_no_funds(account: Account) -> None:
     """Nobody but an operator can fill an empty account."""
-    attempt = await LocalSigner(PENNILESS_KEY).sign(CALL, 0, CHAIN_ID)
+    attempt = await Signer(LocalKey(PENNILESS_KEY)).sign(CALL, 0, CHAIN_ID)
     error = await account.refused(attempt)
     assert "doesn't have enough funds" in error.message
     assert send_verdict(error) is SendVerdict.HOLD

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from adapters.embedded import DEV_ACCOUNT, DEV_MNEMONIC_KEY, EmbeddedAnvil
-from adapters.signer import LocalSigner
+from adapters.key_local import LocalKey
+from adapters.signer import Signer
 from saga.facts import Call
 from saga.fees import GWEI, Fees
 from saga.model import Attempt, AttemptKind
@@ -41,7 +42,7 @@ def send(node: EmbeddedAnvil, attempt: Attempt) -> None:
 @LEGACY
 async def test_taken(node: EmbeddedAnvil, *, legacy: bool) -> None:
     """The node finds the sender and every field in the bytes, and the hash that we computed."""
-    attempt = await LocalSigner(DEV_MNEMONIC_KEY).sign(call_of(legacy=legacy), 0, CHAIN_ID)
+    attempt = await Signer(LocalKey(DEV_MNEMONIC_KEY)).sign(call_of(legacy=legacy), 0, CHAIN_ID)
     send(node, attempt)
     node.request("evm_mine")
     mined = node.request("eth_getTransactionByHash", attempt.hash)
@@ -56,7 +57,7 @@ async def test_taken(node: EmbeddedAnvil, *, legacy: bool) -> None:
 @LEGACY
 async def test_replaces(node: EmbeddedAnvil, *, legacy: bool) -> None:
     """Bytes signed again at a higher fee take the place of the first; one of them is mined."""
-    signer = LocalSigner(DEV_MNEMONIC_KEY)
+    signer = Signer(LocalKey(DEV_MNEMONIC_KEY))
     first = await signer.sign(call_of(legacy=legacy), 0, CHAIN_ID)
     bumped = await signer.resign(first.raw, Fees(max_fee=20 * GWEI, max_priority_fee=2 * GWEI))
     send(node, first)
@@ -69,7 +70,7 @@ async def test_replaces(node: EmbeddedAnvil, *, legacy: bool) -> None:
 @LEGACY
 async def test_fills(node: EmbeddedAnvil, *, legacy: bool) -> None:
     """A self-send spends its nonce, so that what waits behind it is mined."""
-    signer = LocalSigner(DEV_MNEMONIC_KEY)
+    signer = Signer(LocalKey(DEV_MNEMONIC_KEY))
     behind = await signer.sign(call_of(legacy=legacy), 1, CHAIN_ID)
     fees = Fees(max_fee=10 * GWEI, max_priority_fee=10 * GWEI if legacy else GWEI, legacy=legacy)
     fill = await signer.self_send(0, CHAIN_ID, fees, AttemptKind.FILL)

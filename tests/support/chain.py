@@ -16,9 +16,10 @@ from adapters.contracts import CONTROLLER_UPDATED, GET_TOKEN, NAME, SYMBOL, Func
 from adapters.embedded import DEV_ACCOUNT, DEV_MNEMONIC_KEY
 from adapters.fee_oracle import FeeOracle
 from adapters.gas import GasBook
+from adapters.key_local import LocalKey
 from adapters.lookup import Lookup
 from adapters.rpc_pool import RpcPool
-from adapters.signer import LocalSigner
+from adapters.signer import Signer
 from adapters.strategies import Create2Strategy, ManagerStrategy, Strategy
 from adapters.watcher import AttemptsOf, BlockWatcher
 from saga.cli.contracts import deploy
@@ -129,7 +130,7 @@ class ChainSide(NamedTuple):
     chain: EvmChain
     watcher: BlockWatcher
     history: ChainHistory
-    signer: LocalSigner
+    signer: Signer
     strategy: Strategy
     rpc: RpcPool
 
@@ -196,7 +197,7 @@ async def chain_side(
     Without `watching` nothing polls by itself: call `watcher.poll()`, and `node.hold_blocks()`
     before, so that each poll sees what the test wants it to see.
     """
-    signer = LocalSigner(key)
+    signer = Signer(LocalKey(key))
     rpc = RpcPool([url] if isinstance(url, str) else list(url or [node.url]))
     watcher = BlockWatcher(
         rpc,

@@ -13,7 +13,8 @@ from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
 from adapters.embedded import DEV_ACCOUNT, DEV_MNEMONIC_KEY
-from adapters.signer import SELF_SEND_GAS, LocalSigner
+from adapters.key_local import LocalKey
+from adapters.signer import SELF_SEND_GAS, Signer
 from saga.errors import TamperedError
 from saga.facts import Call
 from saga.fees import Fees
@@ -30,7 +31,7 @@ KEY = "4c0883a69102937d6231471b5dbb6204fe512961708279b1d4f1d6b2f0a1c3e5"
 
 async def test_signature() -> None:
     """The bytes are a type-2 transaction with exactly the call, and recover to the address."""
-    signer = LocalSigner(DEV_MNEMONIC_KEY)
+    signer = Signer(LocalKey(DEV_MNEMONIC_KEY))
     attempt = await signer.sign(CALL, 7, 31337)
     assert signer.address == DEV_ACCOUNT
     assert Account.recover_transaction(attempt.raw) == DEV_ACCOUNT
@@ -79,14 +80,16 @@ async def test_as_eth_account_signs(call: Call, nonce: int, chain_id: int, data:
             "type": 2, "maxFeePerGas": call.max_fee, "maxPriorityFeePerGas": call.max_priority_fee,
         }  # fmt: skip
     theirs = Account.from_key(KEY).sign_transaction(transaction)
-    ours = await LocalSigner(KEY).sign(msgspec.structs.replace(call, data=data), nonce, chain_id)
+    ours = await Signer(LocalKey(KEY)).sign(
+        msgspec.structs.replace(call, data=data), nonce, chain_id
+    )
     assert ours.raw == theirs.raw_transaction.to_0x_hex()
     assert ours.hash == theirs.hash.to_0x_hex()
 
 
 async def test_legacy() -> None:
     """Where the call is legacy, the bytes are a type-0 transaction of this chain alone."""
-    attempt = await LocalSigner(DEV_MNEMONIC_KEY).sign(LEGACY, 7, 31337)
+    attempt = await Signer(LocalKey(DEV_MNEMONIC_KEY)).sign(LEGACY, 7, 31337)
     assert Account.recover_transaction(attempt.raw) == DEV_ACCOUNT
     assert fields_of(attempt) == {
         "chainId": 31337,
@@ -104,7 +107,7 @@ async def test_legacy() -> None:
 @pytest.mark.parametrize("call", [CALL, LEGACY])
 async def test_resign(call: Call, kind: AttemptKind) -> None:
     """A bump changes the fees and nothing else, not even the type; hash and sender follow."""
-    signer = LocalSigner(DEV_MNEMONIC_KEY)
+    signer = Signer(LocalKey(DEV_MNEMONIC_KEY))
     first = await signer.sign(call, 7, 31337)
     again = await signer.resign(first.raw, HIGHER, kind=kind)
     if call.legacy:
@@ -124,7 +127,7 @@ async def test_resign(call: Call, kind: AttemptKind) -> None:
 @pytest.mark.parametrize("call", [CALL, LEGACY])
 async def test_resign_same_fees(call: Call) -> None:
     """The same fees give the same bytes: nothing is lost on the way through the decoder."""
-    signer = LocalSigner(KEY)
+    signer = Signer(LocalKey(KEY))
     first = await signer.sign(call, 300, 137)
     fees = Fees(max_fee=first.max_fee, max_priority_fee=first.max_priority_fee)
     assert await signer.resign(first.raw, fees) == first
@@ -142,22 +145,22 @@ async def test_resign_keeps_what_we_never_send() -> None:
     first = account.sign_transaction(transaction)
     bumped = {"maxFeePerGas": HIGHER.max_fee, "maxPriorityFeePerGas": HIGHER.max_priority_fee}
     expected = account.sign_transaction(transaction | bumped)
-    again = await LocalSigner(KEY).resign(first.raw_transaction.to_0x_hex(), HIGHER)
+    again = await Signer(LocalKey(KEY)).resign(first.raw_transaction.to_0x_hex(), HIGHER)
     assert again.raw == expected.raw_transaction.to_0x_hex()
 
 
 @pytest.mark.parametrize("call", [CALL, LEGACY])
 async def test_resign_of_another(call: Call) -> None:
     """Bytes of another key are never signed: whoever put them there does not choose what is."""
-    other = await LocalSigner(KEY).sign(call, 7, 31337)
+    other = await Signer(LocalKey(KEY)).sign(call, 7, 31337)
     with pytest.raises(TamperedError, match=f"not signed by {DEV_ACCOUNT}"):
-        await LocalSigner(DEV_MNEMONIC_KEY).resign(other.raw, HIGHER)
+        await Signer(LocalKey(DEV_MNEMONIC_KEY)).resign(other.raw, HIGHER)
 
 
 @pytest.mark.parametrize("call", [CALL, LEGACY])
 async def test_resign_of_changed_bytes(call: Call) -> None:
     """Whichever byte is changed, no signature of ours is on the bytes any more."""
-    signer = LocalSigner(DEV_MNEMONIC_KEY)
+    signer = Signer(LocalKey(DEV_MNEMONIC_KEY))
     raw = bytes.fromhex((await signer.sign(call, 7, 31337)).raw[2:])
     for place in range(len(raw)):
         changed = bytearray(raw)
@@ -200,7 +203,7 @@ UNREADABLE = [
 async def test_resign_of_nonsense(raw: str) -> None:
     """What is no signed transaction is TamperedError, whatever it is, and shows no key."""
     with pytest.raises(TamperedError) as caught:
-        await LocalSigner(KEY).resign(raw, HIGHER)
+        await Signer(LocalKey(KEY)).resign(raw, HIGHER)
     assert KEY[:8] not in repr(caught.value)
 
 
@@ -210,7 +213,7 @@ async def test_self_send(kind: AttemptKind, *, legacy: bool) -> None:
     """A self-send moves nothing, costs what nothing costs, and says why it is there."""
     price = 30 * 10**9
     fees = Fees(max_fee=price, max_priority_fee=price if legacy else 10**9, legacy=legacy)
-    attempt = await LocalSigner(DEV_MNEMONIC_KEY).self_send(9, 31337, fees, kind)
+    attempt = await Signer(LocalKey(DEV_MNEMONIC_KEY)).self_send(9, 31337, fees, kind)
     fields = fields_of(attempt)
     assert Account.recover_transaction(attempt.raw) == DEV_ACCOUNT
     assert fields["to"] == bytes.fromhex(DEV_ACCOUNT[2:])
@@ -222,7 +225,7 @@ async def test_self_send(kind: AttemptKind, *, legacy: bool) -> None:
 
 async def test_signing_twice() -> None:
     """The same call with the same nonce gives the same bytes; another nonce gives others."""
-    signer = LocalSigner(KEY)
+    signer = Signer(LocalKey(KEY))
     first = await signer.sign(CALL, 1, 1)
     assert await signer.sign(CALL, 1, 1) == first
     assert (await signer.sign(CALL, 2, 1)).hash != first.hash
@@ -237,7 +240,7 @@ def test_backend() -> None:
 @pytest.mark.parametrize("key", [KEY, "0x" + KEY, "0X" + KEY.upper(), KEY.upper()])
 def test_key_is_never_shown(key: str) -> None:
     """Neither repr, str nor a format shows any part of the key."""
-    signer = LocalSigner(key)
+    signer = Signer(LocalKey(key))
     for shown in (repr(signer), str(signer), f"{signer}", repr(signer.sign)):
         assert KEY[:8] not in shown.lower()
         assert signer.address in shown
@@ -257,11 +260,9 @@ BAD = [
 
 @pytest.mark.parametrize("key", BAD)
 def test_bad_key(key: str) -> None:
-    """A key that is none is refused with the setting's name, and without the key or its cause."""
-    with pytest.raises(
-        ValueError, match="DEPLOYER_PRIVATE_KEY is no private key: 64 hex digits"
-    ) as caught:
-        LocalSigner(key)
+    """A key that is none is refused, without the key or its cause."""
+    with pytest.raises(ValueError, match="is no private key: 64 hex digits") as caught:
+        Signer(LocalKey(key))
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None or caught.value.__suppress_context__
     assert len(key) < 3 or key not in str(caught.value)

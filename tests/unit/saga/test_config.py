@@ -1,5 +1,6 @@
 """Settings. No test sees the machine's environment or a `.env` file."""
 
+import pickle
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from saga.errors import ConfigError
 from saga.fees import GWEI, Limits
 from saga.policy import Policy
 from saga.settings_table import settings_table
+from saga.signer_settings import BESIDE, SOURCES
 
 KEY = "0x" + "5e" * 32
 SECRET = "hunter2"
@@ -37,6 +39,15 @@ MALFORMED = [
     ("DEPLOYER_PRIVATE_KEY", KEY[:-1], "must be 64 hex digits"),
     ("DEPLOYER_PRIVATE_KEY", KEY + "0", "must be 64 hex digits"),
     ("DEPLOYER_PRIVATE_KEY", "0x" + "zz" * 32, "must be 64 hex digits"),
+    ("DEPLOYER_ADDRESS", "0x12", "is no address"),
+    ("DEPLOYER_ADDRESS", f"{ADDRESS}, {ADDRESS}", "names the same address twice"),
+    ("DEPLOYER_KMS_KEY_ID", "", "at least 1 character"),
+    ("DEPLOYER_SIGNER_URL", SECRET, "must begin with http:// or https://"),
+    ("DEPLOYER_SIGNER_URL", f"https://a:{SECRET}", "no port that is a number"),
+    ("DEPLOYER_PKCS11_TOKEN", "", "at least 1 character"),
+    ("DEPLOYER_PKCS11_KEY", "", "at least 1 character"),
+    ("ALLOW_READABLE_KEY_FILES", "perhaps", "valid boolean"),
+    ("SIGNER_TIMEOUT", "0", "greater than 0"),
     ("MODEL_REGISTRY_ADDRESS", "0x12", "is no address"),
     ("TOKEN_MANAGER_ADDRESS", "", "is no address"),
     ("TOKEN_OWNER_ADDRESS", "me", "is no address"),
@@ -72,6 +83,15 @@ MALFORMED = [
 ]
 FREE = {"PROCESSING_QUEUE", "DLQ_NAME"}
 """Any text is right: empty is the default."""
+PATHS = {
+    "DEPLOYER_PRIVATE_KEY_FILE",
+    "DEPLOYER_PRIVATE_KEYS_FILE",
+    "DEPLOYER_KEYSTORE",
+    "DEPLOYER_KEYSTORE_PASSWORD_FILE",
+    "DEPLOYER_PKCS11_MODULE",
+    "DEPLOYER_PKCS11_PIN_FILE",
+}
+"""What is there is read when the key is."""
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +123,7 @@ def test_all_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """All problems are told at once, one line each."""
     for name in GIVEN:
         monkeypatch.delenv(name)
-    assert [line.split()[0] for line in problems()] == list(GIVEN)
+    assert sorted(line.split()[0] for line in problems()) == sorted(GIVEN)
 
 
 @pytest.mark.parametrize(("name", "value", "what"), MALFORMED)
@@ -140,7 +160,7 @@ def test_not_finite(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_every_setting_can_be_wrong() -> None:
     """Each setting that can be malformed has a test above."""
-    assert {name for name, _, _ in MALFORMED} | FREE == set(Settings.model_fields)
+    assert {name for name, _, _ in MALFORMED} | FREE | PATHS == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -150,6 +170,13 @@ def test_examples_accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "DEPLOYER_PRIVATE_KEY":
         example = KEY
     monkeypatch.setenv(name, example)
+    if name in SOURCES and name != "DEPLOYER_PRIVATE_KEY":
+        monkeypatch.delenv("DEPLOYER_PRIVATE_KEY")
+    for source, beside in BESIDE.items():
+        if name in (source, *beside):
+            monkeypatch.delenv("DEPLOYER_PRIVATE_KEY", raising=False)
+            for other in {source, *beside} - {name}:
+                monkeypatch.setenv(other, (Settings.model_fields[other].examples or [""])[0])
     assert getattr(load(Settings), name) is not None
 
 
@@ -159,6 +186,40 @@ def test_secrets_hidden() -> None:
     assert SECRET not in shown
     assert KEY not in shown
     assert "REDIS_URL=SecretStr('**********')" in shown
+
+
+@pytest.mark.parametrize("second", [name for name in SOURCES if name != "DEPLOYER_PRIVATE_KEY"])
+def test_two_sources(second: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two places for the key refuse the start, and both are named."""
+    monkeypatch.setenv(second, (Settings.model_fields[second].examples or [""])[0])
+    line = problems()[0]
+    assert line.startswith(f"DEPLOYER_PRIVATE_KEY and {second} are set, and only one key source")
+    assert KEY not in line
+
+
+@pytest.mark.parametrize(
+    ("source", "beside"), [(source, name) for source, names in BESIDE.items() for name in names]
+)
+def test_half_a_source(source: str, beside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source without what it needs is refused, and so is what means nothing without it."""
+    monkeypatch.setenv(beside, "/x")
+    assert problems() == [f"{beside} means nothing without {source}; set both or neither"]
+    monkeypatch.delenv(beside)
+    monkeypatch.delenv("DEPLOYER_PRIVATE_KEY")
+    monkeypatch.setenv(source, "/x")
+    assert f"{beside} is not set; {source} needs it" in problems()
+
+
+def test_secret_is_taken_once() -> None:
+    """After one reader took the key out, the settings do not hold it; nothing ever copies it."""
+    secret = load(Settings).DEPLOYER_PRIVATE_KEY
+    assert secret is not None
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+    assert secret.take() == KEY
+    with pytest.raises(RuntimeError, match="taken out already"):
+        secret.take()
+    assert KEY not in repr(secret) + str(secret) + f"{secret}"
 
 
 def test_defaults() -> None:
@@ -199,7 +260,9 @@ def test_checksummed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_keys(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key is accepted with and without 0x, in either case."""
     monkeypatch.setenv("DEPLOYER_PRIVATE_KEY", key)
-    assert load(Settings).DEPLOYER_PRIVATE_KEY.get_secret_value() == key
+    secret = load(Settings).DEPLOYER_PRIVATE_KEY
+    assert secret is not None
+    assert secret.peek() == key
 
 
 def test_store_needs_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +312,7 @@ def test_table_complete() -> None:
     for name, row in zip(Settings.model_fields, rows, strict=True):
         assert row.startswith(f"| `{name}` | ")
         assert row.split("|")[3].strip()
-        assert ("**required**" in row) == (name in GIVEN)
+        assert ("| **required** |" in row) == (name in GIVEN and name not in SOURCES)
 
 
 @pytest.mark.parametrize(
