@@ -1,4 +1,4 @@
-"""One EVM chain through one signer: look up, price, sign, send, ask, watch."""
+"""One EVM chain through its lanes: look up, price, send, ask, watch."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from adapters.chain_lane import ChainLane
 from adapters.fee_oracle import FeeOracle
 from adapters.gas import GasBook
 from adapters.lookup import Lookup
@@ -13,12 +14,11 @@ from adapters.rpc import RpcError
 from adapters.rpc_errors import SendVerdict, send_verdict
 from adapters.rpc_pool import RpcPool
 from adapters.signed import genuine
-from adapters.signer import Signer
 from adapters.watcher import BlockWatcher
 from saga import fees
 from saga.errors import ChainUnavailableError, HeldError, TamperedError
-from saga.facts import Call, Refused, Reverted, Sent, TimedOut, Unmined
-from saga.fees import Limits
+from saga.facts import Call, Refused, Reverted, Sent, Stranded, TimedOut, Unmined
+from saga.fees import Budget
 from saga.messages import ModelReadyToDeployMessage
 from saga.model import Intent, Saga, Step
 from saga.ports import Asked, Found, Watched
@@ -41,71 +41,36 @@ class EvmChain:
         lookup: Lookup,
         gas: GasBook,
         oracle: FeeOracle,
-        limits: Limits,
-        signer: Signer,
-        *,
-        chain_id: int,
-        adopt_pending: bool = False,
+        budget: Budget,
+        lanes: Sequence[ChainLane],
     ) -> None:
         self._rpc = rpc
         self._watcher = watcher
         self._lookup = lookup
         self._gas = gas
         self._oracle = oracle
-        self._limits = limits
-        self._signer = signer
-        self._chain_id = chain_id
-        self._adopt_pending = adopt_pending
+        self._budget = budget
+        self.lanes = lanes
         self._sent: dict[tuple[str, str], dict[str, Intent]] = {}
         """(saga, lease's owner) → what that run has broadcast and is watched, by first hash."""
-        self.hold = ""
-        """Why the lane's keeper holds the lane, as last seen; empty when it does not."""
-
-    @property
-    def spent_nonces(self) -> int:
-        return self._watcher.spent_nonces
-
-    @property
-    def sure_nonces(self) -> int:
-        return self._watcher.sure_nonces
 
     @property
     def head_number(self) -> int:
         return self._watcher.head.number
-
-    async def known_nonces(self) -> int:
-        latest, pending = await self._rpc.batch(
-            [
-                ("eth_getTransactionCount", [self._signer.address, tag])
-                for tag in ("latest", "pending")
-            ]
-        )
-        if not isinstance(latest, str) or not isinstance(pending, str):
-            raise ChainUnavailableError(f"{self._rpc.host} eth_getTransactionCount: {pending}")
-        mined, known = int(latest, 16), max(int(pending, 16), int(latest, 16))
-        if known > mined and not self._adopt_pending:
-            raise HeldError(
-                "unknown_pending",
-                f"nonces {mined} to {known - 1} of {self._signer.address} are pending on the node "
-                "and unknown to Redis; waiting until they are mined (`saga run --adopt-pending` "
-                "does not wait)",
-            )
-        return known
 
     async def next_block(self) -> None:
         try:
             async with asyncio.timeout(BLOCK_PATIENCE_SECONDS):
                 await self._watcher.next_block()
         except TimeoutError:
-            raise HeldError(
-                "lane_full", self.hold or "MAX_IN_FLIGHT transactions are out"
-            ) from None
+            kept = next((lane.kept for lane in self.lanes if lane.kept), "")
+            raise HeldError("lane_full", kept or "MAX_IN_FLIGHT transactions are out") from None
 
     async def look_up(self, saga: Saga, step: Step, message: ModelReadyToDeployMessage) -> Found:
         return await self._lookup.look_up(saga, step, message, self.priced)
 
     async def priced(self, call: Call) -> Call:
-        offered = fees.offer(await self._oracle.market(), self._limits, call.cost_gas)
+        offered = fees.offer(await self._oracle.market(), self._budget.limits, call.cost_gas)
         if isinstance(offered, fees.Held):
             raise HeldError(offered.hold, offered.reason)
         return msgspec.structs.replace(
@@ -115,24 +80,11 @@ class EvmChain:
             legacy=offered.legacy,
         )
 
-    async def sign(self, step: Step, call: Call, nonce: int) -> Intent:
-        """Sign `call` with `nonce`. Nothing is sent."""
-        attempt = await self._signer.sign(call, nonce, self._chain_id)
-        return Intent(
-            step=step,
-            sender=self._signer.address,
-            chain_id=self._chain_id,
-            nonce=nonce,
-            to=call.to,
-            predicted=call.predicted,
-            initcode_hash=call.initcode_hash,
-            attempts=(attempt,),
-        )
-
-    async def send(self, saga: Saga, step: Step) -> Sent | Refused:
+    async def send(self, saga: Saga, step: Step) -> Sent | Refused | Stranded:
         """Give the stored bytes to the nodes, after checking that they are what was stored.
 
         A lost reply and a contradiction count as sent: the hash is watched, nothing is signed.
+        Without funds for it the saga waits, or goes to another lane where there is one that has.
         """
         intent = saga.intent(step)
         assert intent is not None  # noqa: S101 - sent only with an intent
@@ -153,8 +105,19 @@ class EvmChain:
         if not isinstance(fact, Sent):
             self.release(saga)
         if isinstance(fact, HeldError):
+            if fact.hold == "funds" and self._elsewhere(intent.sender, _cost(intent)):
+                return Stranded(str(fact))
             raise fact
         return fact
+
+    def balance_seen(self, sender: str, balance: int) -> None:
+        """What the signer of a lane cannot pay for goes to another lane, if there is one."""
+        if self._elsewhere(sender, 0):
+            self._watcher.strand(sender, balance)
+
+    def _elsewhere(self, sender: str, cost: int) -> bool:
+        """Whether another lane can pay so many wei."""
+        return any(lane.address != sender and lane.hold(cost) is None for lane in self.lanes)
 
     def _expect(self, saga: Saga, intents: Sequence[Intent]) -> None:
         """Watch what is about to be sent, until the saga is released."""
@@ -216,14 +179,14 @@ class EvmChain:
         if watch is not None and watch.bare_in is not None:
             where = f"mined in block {watch.bare_in}"
             raise HeldError("no_code", f"{where}, and no node shows code at {intent.predicted}")
-        if self.hold:
-            raise HeldError("lane_held", self.hold)
+        lane = next((lane for lane in self.lanes if lane.address == intent.sender), None)
+        if lane is not None and lane.kept:
+            raise HeldError("lane_held", lane.kept)
         if self.head_number <= began:
             raise ChainUnavailableError(f"{self._rpc.host}: no block for {seconds:g} s")
-        ours = intent.sender == self._signer.address
-        if ours and self.spent_nonces < intent.nonce:
-            raise HeldError("lane", f"nonce {self.spent_nonces} is in front and not mined yet")
-        if ours and self.spent_nonces > intent.nonce:
+        if lane is not None and lane.spent_nonces < intent.nonce:
+            raise HeldError("lane", f"nonce {lane.spent_nonces} is in front and not mined yet")
+        if lane is not None and lane.spent_nonces > intent.nonce:
             reason = f"nonce {intent.nonce} is spent, by which transaction is not proven yet"
             why = "" if watch is None or not watch.unproven else f": {watch.unproven}"
             raise HeldError("nonce_spent", reason + why)
@@ -239,6 +202,12 @@ class EvmChain:
         if isinstance(fact, Reverted):
             self._gas.forget()
         return fact
+
+
+def _cost(intent: Intent) -> int:
+    """Most that the last attempt may cost, in wei: what a pool wants to see in the account."""
+    last = intent.attempts[-1]
+    return last.gas * last.max_fee
 
 
 def _verdict(

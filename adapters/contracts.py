@@ -111,6 +111,7 @@ MODEL_REGISTERED = Event("ModelRegistered(string,address,string,string)", "strin
 # AccessControl
 HAS_ROLE = Function("hasRole(bytes32,address)", "bool")
 GRANT_ROLE = Function("grantRole(bytes32,address)")
+REVOKE_ROLE = Function("revokeRole(bytes32,address)")
 
 
 @functools.cache

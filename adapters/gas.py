@@ -36,10 +36,14 @@ def words(*texts: str) -> tuple[int, ...]:
 
 
 class GasBook:
-    """Estimates of one signer's calls. `forget()` when one of them reverted on the chain."""
+    """Estimates of our calls, in the name of `sender()`. `forget()` when one of them reverted."""
 
     def __init__(
-        self, rpc: Rpc, sender: str, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        rpc: Rpc,
+        sender: Callable[[], str],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rpc = rpc
         self._sender = sender
@@ -60,7 +64,7 @@ class GasBook:
         until, known = self._known.get(kind, (0.0, None))
         if known is not None and self._monotonic() < until:
             return known
-        call = {"from": self._sender, "to": to, "data": data}
+        call = {"from": self._sender(), "to": to, "data": data}
         found = await self._ask(call)
         if isinstance(found, Refused):
             settled = await self._ask(call, "latest")
@@ -85,7 +89,7 @@ class GasBook:
 
     async def _refused(self, call: dict[str, str], error: RpcError, room: int) -> Refused:
         if send_verdict(error) is SendVerdict.HOLD:
-            raise HeldError("funds", f"{self._sender}: {error.message}") from error
+            raise HeldError("funds", f"{call['from']}: {error.message}") from error
         if not is_revert(error):
             raise failure(f"{self._rpc.host} eth_estimateGas", error) from error
         if room < CAP and await self._would_fit(call):

@@ -14,13 +14,13 @@ import structlog
 from adapters.fee_oracle import FeeOracle
 from adapters.lane_memory import LaneMemory
 from adapters.lane_nodes import LaneNodes
-from adapters.metrics import Metrics
+from adapters.metrics import LaneMeter
 from adapters.redis_lane import Glance, RedisLane, Standing
 from adapters.rpc_pool import RpcPool
 from adapters.signed import genuine
 from adapters.signer import Signer
 from saga.errors import ChainError, ChainUnavailableError, StoreUnavailableError, TamperedError
-from saga.fees import Fees, Held, Limits, Market, gwei
+from saga.fees import Budget, Fees, Held, Market, gwei
 from saga.lane import (
     HOLE_OBSERVATIONS,
     Duty,
@@ -55,9 +55,9 @@ class Keeper:
         rpc: RpcPool,
         signer: Signer,
         oracle: FeeOracle,
-        limits: Limits,
+        budget: Budget,
         pace: Pace,
-        meter: Metrics,
+        meter: LaneMeter,
         *,
         worker: str,
         chain_id: int,
@@ -69,7 +69,7 @@ class Keeper:
         self._nodes = LaneNodes(rpc, lane.sender)
         self._signer = signer
         self._oracle = oracle
-        self._limits = limits
+        self._budget = budget
         self._pace = pace
         self._meter = meter
         self._worker = worker
@@ -136,7 +136,7 @@ class Keeper:
             out, age = await self._look_after(standing, standing.next)
             self.hold = self._memory.hold
         self._on_hold(self.hold)
-        self._meter.lane(
+        self._meter.stands(
             next_nonce=standing.next or 0,
             out=out,
             oldest_seconds=age,
@@ -215,7 +215,7 @@ class Keeper:
                 blocks=self._head - memory.since.get(key, self._head),
                 observations=memory.strikes.get(key, 0),
             )
-            duty = tend(out, sight, market, self._limits, self._pace)
+            duty = tend(out, sight, market, self._budget.limits, self._pace)
             memory.holds.pop(out.nonce, None)
             await self._do(duty, out, sight, standing)
 

@@ -3,14 +3,20 @@
 SIDE EFFECTS: none but counting.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from adapters.price_feed import PriceFeed
 from adapters.rpc_health import EndpointHealth
+from saga.costs import MICRO, raised
+from saga.model import Saga
+
+COST_BUCKETS = (*(0.01, 0.02, 0.05, 0.1, 0.2, 0.5), *(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
+"""US dollars: a layer-2 chain takes cents, Ethereum on a bad day hundreds."""
 
 
 class Metrics:
@@ -30,20 +36,45 @@ class Metrics:
             ["hold"],
             registry=self.registry,
         )
-        self._next = self._gauge("next_nonce", "The nonce that the lane gives next.")
-        self._out = self._gauge("outstanding", "Nonces given and not yet spent on the chain.")
-        self._oldest = self._gauge("oldest_seconds", "Age of the lowest outstanding nonce's bytes.")
-        self._keeper = self._gauge("keeper", "1 while this replica is the lane's keeper.")
-        self._held = self._gauge("held", "1 while the keeper may not raise a price that it must.")
+        self._balance = self._lane_gauge("balance_wei", "Of the signer, as last seen.")
+        self._low = self._lane_gauge(
+            "balance_low", "1 while nothing new is sent because the balance is too low."
+        )
+        self._lanes = {
+            name: self._lane_gauge(name, text)
+            for name, text in (
+                ("next_nonce", "The nonce that the lane gives next."),
+                ("outstanding", "Nonces given and not yet spent on the chain."),
+                ("oldest_seconds", "Age of the lowest outstanding nonce's bytes."),
+                ("keeper", "1 while this replica is the lane's keeper."),
+                ("held", "1 while the keeper may not raise a price that it must."),
+            )
+        }
         self._replaced = Counter(
             "saga_lane_replacements",
             "Transactions sent in the place of another, or of none: bump, fill, cancel.",
-            ["kind"],
+            ["signer", "kind"],
             registry=self.registry,
         )
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"saga_lane_{name}", text, registry=self.registry)
+        self._deployments = Counter(
+            "saga_deployments", "Tokens deployed by sagas, not adopted.", registry=self.registry
+        )
+        self._gas = Counter(
+            "saga_gas_used", "Of all mined transactions of sagas.", registry=self.registry
+        )
+        self._fees = Counter(
+            "saga_fees_wei", "Paid for all mined transactions of sagas.", registry=self.registry
+        )
+        self._cost = Histogram(
+            "saga_deployment_cost_usd",
+            "Of a deployment with its registration, where a price was known.",
+            buckets=COST_BUCKETS,
+            registry=self.registry,
+        )
+
+    def _lane_gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"saga_lane_{name}", text, ["signer"], registry=self.registry)
 
     def rpc(self, method: str, outcome: str) -> None:
         """One JSON-RPC request came to an end: `ok`, `error` or `unavailable`."""
@@ -52,30 +83,59 @@ class Metrics:
     def held(self, hold: str) -> None:
         self._holds.labels(hold).inc()
 
-    def lane(
-        self, *, next_nonce: int, out: int, oldest_seconds: float, keeping: bool, hold: str
-    ) -> None:
-        self._next.set(next_nonce)
-        self._out.set(out)
-        self._oldest.set(oldest_seconds)
-        self._keeper.set(keeping)
-        self._held.set(bool(hold))
+    def written(self, before: Saga, after: Saga) -> None:
+        """A saga was written: what it did and paid by that."""
+        more = raised(before, after)
+        self._deployments.inc(more.deployments)
+        self._gas.inc(more.gas)
+        self._fees.inc(after.fees_wei - before.fees_wei)
+        if more.priced:
+            self._cost.observe(more.usd_micro / MICRO)
 
-    def resigned(self) -> None:
-        """The lane was given up: what was said of it is another replica's to say."""
-        for gauge in (self._out, self._oldest, self._keeper, self._held):
-            gauge.set(0)
+    def balance(self, address: str, wei: int, *, low: bool) -> None:
+        """A signer's balance was seen."""
+        self._balance.labels(address).set(wei)
+        self._low.labels(address).set(low)
 
-    def replaced(self, kind: str) -> None:
-        self._replaced.labels(kind).inc()
+    def lane(self, address: str) -> "LaneMeter":
+        """What the keeper of a signer's lane counts."""
+        gauges = {name: gauge.labels(address) for name, gauge in self._lanes.items()}
+        return LaneMeter(gauges, lambda kind: self._replaced.labels(address, kind).inc())
 
     def watch_endpoints(self, health: Callable[[], Iterable[EndpointHealth]]) -> None:
         """Show the endpoints' health as of each scrape."""
         self.registry.register(_Endpoints(health))
 
+    def watch_price(self, feed: PriceFeed) -> None:
+        """Show the native token's price as of each scrape, while one is known."""
+        self.registry.register(_Price(feed))
+
     def exposition(self) -> tuple[bytes, str]:
         """The text of `/metrics`, and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class LaneMeter:
+    """The gauges of one lane."""
+
+    def __init__(self, gauges: Mapping[str, Gauge], replaced: Callable[[str], None]) -> None:
+        self._gauges = gauges
+        self.replaced = replaced
+
+    def stands(
+        self, *, next_nonce: int, out: int, oldest_seconds: float, keeping: bool, hold: str
+    ) -> None:
+        """As the keeper has seen it in its last round."""
+        self._gauges["next_nonce"].set(next_nonce)
+        self._gauges["outstanding"].set(out)
+        self._gauges["oldest_seconds"].set(oldest_seconds)
+        self._gauges["keeper"].set(keeping)
+        self._gauges["held"].set(bool(hold))
+
+    def resigned(self) -> None:
+        """The lane was given up: what was said of it is another replica's to say."""
+        for name in ("outstanding", "oldest_seconds", "keeper", "held"):
+            self._gauges[name].set(0)
 
 
 class _Endpoints(Collector):
@@ -99,3 +159,17 @@ class _Endpoints(Collector):
             families["error_ratio"].add_metric(label, each.error_rate)
             families["lag_blocks"].add_metric(label, float(each.lag or 0))
         return families.values()
+
+
+class _Price(Collector):
+    def __init__(self, feed: PriceFeed) -> None:
+        self._feed = feed
+
+    def collect(self) -> Iterable[Metric]:
+        usd, age = self._feed.usd, self._feed.age_seconds
+        if usd is not None:
+            text = "Price of the chain's native token, US dollars."
+            yield GaugeMetricFamily("saga_native_token_usd", text, value=float(usd))
+        if age is not None:
+            text = "Since the source gave that price; absent where it is fixed."
+            yield GaugeMetricFamily("saga_native_token_usd_age_seconds", text, value=age)

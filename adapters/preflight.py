@@ -1,7 +1,7 @@
 """What a replica depends on, checked before it takes its first message: a line for each problem."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -50,13 +50,17 @@ async def check_chain(
     rpc: RpcPool,
     *,
     expected_chain: int | None,
-    sender: str,
+    senders: Sequence[str],
+    source: str,
     registry: str,
     manager: str,
     create2: bool,
     finality: bool = False,
 ) -> tuple[int, list[str]]:
-    """The chain id, and the problems with node, contracts, roles and balance."""
+    """The chain id, and the problems with node, contracts, roles and balances.
+
+    `source`: the setting that the senders' keys come from.
+    """
     try:
         chain_id = await rpc.check_chain()
     except (ChainUnavailableError, RpcError) as error:
@@ -64,7 +68,7 @@ async def check_chain(
         if expected_chain is not None and refused:
             return 0, [f"CHAIN_ID is {expected_chain}, but WEB3_PROVIDER_URL: {'; '.join(refused)}"]
         return 0, [f"WEB3_PROVIDER_URL: no node answers ({error})"]
-    checks = _checks(sender, registry, manager, create2=create2)
+    checks = _checks(senders, source, registry, manager, create2=create2)
     if finality:
         checks.append((("eth_getBlockByNumber", ["finalized", False]), _finalized))
     try:
@@ -97,21 +101,24 @@ Judge = Callable[[Any], str | None]
 
 
 def _checks(
-    sender: str, registry: str, manager: str, *, create2: bool
+    senders: Sequence[str], source: str, registry: str, manager: str, *, create2: bool
 ) -> list[tuple[Request, Judge]]:
     checks = [
         _code(registry, "MODEL_REGISTRY_ADDRESS", _DEPLOY),
         _code(manager, "TOKEN_MANAGER_ADDRESS", _DEPLOY),
-        _role(registry, "MODEL_REGISTRY_ADDRESS", "REGISTRAR_ROLE", REGISTRAR_ROLE, sender),
-        (("eth_getBalance", [sender, "latest"]), _balance(sender)),
     ]
+    for sender in senders:
+        checks.append(
+            _role(registry, "MODEL_REGISTRY_ADDRESS", "REGISTRAR_ROLE", REGISTRAR_ROLE, sender)
+        )
+        checks.append((("eth_getBalance", [sender, "latest"]), _balance(sender, source)))
+        if not create2:
+            checks.append(
+                _role(manager, "TOKEN_MANAGER_ADDRESS", "DEPLOYER_ROLE", DEPLOYER_ROLE, sender)
+            )
     if create2:
         checks.append(
             _code(PROXY, "DEPLOY_STRATEGY=create2", "`saga contracts deploy` installs it")
-        )
-    else:
-        checks.append(
-            _role(manager, "TOKEN_MANAGER_ADDRESS", "DEPLOYER_ROLE", DEPLOYER_ROLE, sender)
         )
     return checks
 
@@ -147,16 +154,16 @@ def _finalized(answer: Any) -> str | None:
     return "CONFIRMATIONS: the node knows no finalized block; give a number of blocks instead"
 
 
-def _balance(sender: str) -> Judge:
+def _balance(sender: str, source: str) -> Judge:
     def judge(answer: Any) -> str | None:
         if isinstance(answer, str) and int(answer, 16) > 0:
             return None
-        return f"DEPLOYER_PRIVATE_KEY: {sender} has no funds on this chain; send it some"
+        return f"{source}: {sender} has no funds on this chain; send it some"
 
     return judge
 
 
-async def check_pending(rpc: RpcPool, lane: RedisLane, *, adopt: bool) -> list[str]:
+async def check_pending(rpc: RpcPool, lane: RedisLane, source: str, *, adopt: bool) -> list[str]:
     """Transactions of the key that wait on the node without being known to Redis.
 
     Somebody else uses the key, or Redis has lost what it knew: new transactions would fight with
@@ -179,7 +186,7 @@ async def check_pending(rpc: RpcPool, lane: RedisLane, *, adopt: bool) -> list[s
             return []
         await asyncio.sleep(PENDING_LOOK_SECONDS)
     problem = (
-        f"DEPLOYER_PRIVATE_KEY: {len(unknown)} transaction(s) of {lane.sender} wait on the node "
+        f"{source}: {len(unknown)} transaction(s) of {lane.sender} wait on the node "
         f"(nonces {unknown[0]} to {unknown[-1]}) and are unknown to this Redis: another program "
         "uses the key, or Redis was lost; wait until they are mined, or start with "
         "`saga run --adopt-pending` to begin behind them"

@@ -1,14 +1,18 @@
 """A node's receipts: fetched once per block for everything that is in it, and judged."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from eth_utils.address import to_checksum_address
 
 from adapters.rpc import Request, Rpc, RpcError
 from adapters.rpc_errors import is_missing_method
+from saga.costs import receipt_cost
 from saga.errors import ChainUnavailableError
-from saga.model import Receipt
+from saga.facts import Cancelled, NonceTaken, Reverted
+from saga.model import PRICE_PATTERN, Attempt, AttemptKind, Intent, Receipt
 
 REFUSALS = 3
 """Errors in a row after which a block's receipts are not asked for any more."""
@@ -18,8 +22,19 @@ BLOCK_SHARE = 20
 Raw = dict[str, Any]
 
 
-def receipt_of(raw: Raw, block_time: int) -> Receipt:
-    """A node's receipt as ours. A chain without EIP-1559 may leave the effective price out."""
+def receipt_of(
+    raw: Raw,
+    block_time: int,
+    *,
+    attempt: Attempt | None = None,
+    native_usd: Decimal | None = None,
+) -> Receipt:
+    """A node's receipt as ours.
+
+    `attempt`: the transaction, when it is ours: a chain without EIP-1559 may leave the effective
+    price out, and takes what was offered. `native_usd`: price of one native token now.
+    """
+    offered = 0 if attempt is None else attempt.max_fee
     return Receipt(
         tx_hash=raw["transactionHash"],
         block_number=int(raw["blockNumber"], 16),
@@ -27,8 +42,41 @@ def receipt_of(raw: Raw, block_time: int) -> Receipt:
         block_time=block_time,
         sender=to_checksum_address(raw["from"]),
         gas_used=int(raw["gasUsed"], 16),
-        gas_price=int(raw.get("effectiveGasPrice") or "0x0", 16),
+        gas_price=int(raw.get("effectiveGasPrice") or hex(offered), 16),
+        l1_fee=_l1_fee(raw),
+        native_usd=_price_text(native_usd),
     )
+
+
+def came_to_nothing(
+    raw: Raw, attempt: Attempt, intent: Intent
+) -> Cancelled | NonceTaken | Reverted | None:
+    """What the receipt of a transaction says that did not do its step's work, with what it cost;
+    None of one that did."""
+    cost = receipt_cost(receipt_of(raw, 0, attempt=attempt))
+    match attempt.kind:
+        case AttemptKind.CANCEL:
+            return Cancelled(attempt.hash, cost)
+        case AttemptKind.FILL:
+            return NonceTaken(intent.nonce, cost)
+        case AttemptKind.CALL if int(raw["status"], 16) == 0:
+            return Reverted(attempt.hash, int(raw["blockNumber"], 16), cost)
+        case AttemptKind.CALL:
+            return None
+
+
+def _l1_fee(raw: Raw) -> int:
+    """Only OP-stack nodes say it, each in its own way: what is no number is none."""
+    try:
+        return max(int(raw.get("l1Fee") or "0x0", 16), 0)
+    except (TypeError, ValueError):
+        return 0
+
+
+def _price_text(price: Decimal | None) -> str | None:
+    """None also for what is no price: it must not be stored."""
+    text = "" if price is None else f"{price:f}"
+    return text if re.match(PRICE_PATTERN, text) else None
 
 
 class Receipts:
@@ -94,3 +142,10 @@ class Receipts:
                 f"{self._rpc.host} eth_getTransactionReceipt: an error instead of an answer"
             )
         return found
+
+
+def shows_code(raw: Raw, intent: Intent) -> bool:
+    """Whether a receipt proves that the token has code in its block: its constructor, which ends
+    with the code in place or fails the transaction, has logged there."""
+    token = intent.predicted.lower()
+    return any(log["address"].lower() == token for log in raw.get("logs") or ())

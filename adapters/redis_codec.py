@@ -57,6 +57,8 @@ def _decode(fields: Mapping[bytes, bytes], *, resumed: bool) -> Saga:
         updated_ms=int(fields[b"updated_ms"]),
         attempts=int(fields.get(b"attempts", b"0")),
         takeovers=int(fields.get(b"takeovers", b"0")),
+        gas_used=int(fields.get(b"gas_used", b"0")),
+        fees_wei=int(fields.get(b"fees_wei", b"0")),
         failed_in=None if failed_in is None else State(failed_in),
         claim_same=fields.get(b"claim_same") == b"1",
         resumed=resumed,

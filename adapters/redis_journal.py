@@ -10,6 +10,7 @@ from adapters.redis_client import Value, translated
 from adapters.redis_codec import dead_letter, encode_struct, utc_now
 from adapters.redis_lane import FILL_KEPT_MS
 from adapters.redis_leases import RedisLeases
+from saga.costs import Cost, charged, raised
 from saga.model import Intent, Lease, Saga, State, Step
 from saga.ports import Change, IntentAnswer
 
@@ -73,6 +74,7 @@ class RedisJournal(RedisLeases):
                 *self._trio(saga),
                 self._keys.lane(*lane),
                 self._keys.claim(saga.model_id),
+                self._keys.throttle,
                 *(self._keys.nonce(*lane, intent.nonce) for intent in intents),
             ],
             [
@@ -85,6 +87,7 @@ class RedisJournal(RedisLeases):
                 "1" if first.step is Step.DEPLOY else "",
                 cost_gas,
                 spent if sure is None else sure,
+                self._pause_ms if first.step is Step.DEPLOY else 0,
                 *stored,
             ],
         )
@@ -96,6 +99,10 @@ class RedisJournal(RedisLeases):
                 return IntentAnswer(nonce_unknown=True)
             case b"FULL":
                 return IntentAnswer(lane_full=True)
+            case b"THROTTLED":
+                return IntentAnswer(throttled_seconds=int(rest[0]) / 1000)
+            case b"RETIRED":
+                return IntentAnswer(retired=_retired(first.sender, rest[0].decode()))
             case b"CLAIMED":
                 return IntentAnswer(claim_holder=rest[0].decode())
             case b"HAS":
@@ -104,19 +111,34 @@ class RedisJournal(RedisLeases):
         self._check(saga, outcome)
         return IntentAnswer(saga=_with(saga, intents, saga.version + 1))
 
-    async def abandon(self, saga: Saga, step: Step, *, attempts: int, note: str) -> Saga:
-        """Forget the step's intent; its nonce is spent."""
-        intent = saga.intent(step)
+    async def abandon(
+        self,
+        saga: Saga,
+        steps: Sequence[Step],
+        *,
+        attempts: int,
+        note: str,
+        left: Sequence[Intent] = (),
+        cost: Cost | None = None,
+    ) -> Saga:
+        """Forget the steps' intents: their nonces are spent, or `left` to the lane. `cost`: of
+        the transaction that spent one."""
+        after = charged(saga, cost)
+        intents = [intent for step in steps if (intent := saga.intent(step)) is not None]
         await self._write(
             saga,
             saga.state,
             entry=self._entry(saga, kind="retry", note=note),
-            removed=[step.value],
+            removed=[step.value for step in steps],
             fields={"attempts": attempts},
-            done=[] if intent is None else [intent],
+            after=after,
+            done=[intent for intent in intents if intent not in left],
+            left=left,
         )
-        changes = {"deploy": None} if step is Step.DEPLOY else {"register": None}
-        return msgspec.structs.replace(saga, version=saga.version + 1, attempts=attempts, **changes)
+        changes = {step.value: None for step in steps}
+        return msgspec.structs.replace(
+            after, version=saga.version + 1, attempts=attempts, **changes
+        )
 
     async def postpone(
         self, saga: Saga, *, seconds: float, attempts: int, error: str, noted: bool = False
@@ -175,6 +197,7 @@ class RedisJournal(RedisLeases):
             mode="end" if end else "lease",
             span_ms=self._kept_ms(to) if end else self._lease_ms,
             fields=fields,
+            after=after,
             removed=removed,
             done=done,
             left=change.left,
@@ -203,6 +226,7 @@ class RedisJournal(RedisLeases):
         *,
         entry: bytes,
         fields: dict[str, Value],
+        after: Saga | None = None,
         mode: str = "lease",
         span_ms: int | None = None,
         removed: Sequence[str] = (),
@@ -213,7 +237,9 @@ class RedisJournal(RedisLeases):
         left: Sequence[Intent] = (),
     ) -> None:
         """`done`: intents whose nonces nobody will look at any more; `left`: those whose nonces are
-        the lane's alone."""
+        the lane's alone. `after`: the saga with what the write has cost it."""
+        counts = msgspec.structs.asdict(raised(saga, after or saga))
+        counted = [pair for pair in counts.items() if pair[1]]
         answer = await self._scripts.call(
             "move",
             [
@@ -223,6 +249,7 @@ class RedisJournal(RedisLeases):
                 self._keys.processing,
                 self._keys.outbound,
                 self._keys.dead_letters,
+                self._keys.totals,
                 *(self._keys.nonce(i.chain_id, i.sender, i.nonce) for i in (*done, *left)),
             ],
             [
@@ -237,15 +264,33 @@ class RedisJournal(RedisLeases):
                 letter,
                 len(done),
                 FILL_KEPT_MS,
+                len(counted),
+                *itertools.chain.from_iterable(counted),
                 len(removed),
                 *removed,
                 *itertools.chain.from_iterable(fields.items()),
+                *itertools.chain.from_iterable(_spending(saga, after or saga)),
             ],
         )
         self._check(saga, cast("bytes", answer))
+        self._on_written(saga, after or saga)
+
+
+def _spending(before: Saga, after: Saga) -> list[tuple[str, str]]:
+    """The fields of what a saga has paid, where that has changed."""
+    names = ("gas_used", "fees_wei")
+    return [(n, str(v)) for n in names if (v := getattr(after, n)) != getattr(before, n)]
 
 
 def _with(saga: Saga, intents: Sequence[Intent], version: int) -> Saga:
     """The saga with what was stored for it."""
     changes = {intent.step.value: intent for intent in intents}
     return msgspec.structs.replace(saga, version=version, **changes)
+
+
+def _retired(sender: str, mark: str) -> str:
+    """Why nothing new is sent from a lane, by the mark that `saga keys rotate` made on it."""
+    how, _, to = mark.partition(":")
+    if how == "draining":
+        return f"key {sender} is being drained: `saga keys rotate` hands over to {to}"
+    return f"key {sender} is retired: start with the key of {to}"

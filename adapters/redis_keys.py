@@ -50,10 +50,41 @@ class RedisKeys(msgspec.Struct, frozen=True, kw_only=True):
         """Sorted set: the last hundred sagas whose message names the model → when they began."""
         return f"{self.prefix}sagas-of:{model_id}"
 
+    @property
+    def throttle(self) -> str:
+        """String: when the next deployment may be sent (server ms); gone when at once."""
+        return f"{self.prefix}throttle"
+
+    def price(self, source: str) -> str:
+        """String: the last price of the native token that a source gave, with its time."""
+        return f"{self.prefix}price:{source}"
+
+    @property
+    def totals(self) -> str:
+        """Hash: what all sagas together did and paid (`saga.costs.Totals`), kept for ever."""
+        return f"{self.prefix}totals"
+
     def lane(self, chain_id: int, sender: str) -> str:
-        """Hash of one signer on one chain: `next` nonce, `keeper` with its lease, `hold`."""
-        return f"{self.prefix}lane:{chain_id}:{sender.lower()}"
+        """Hash of one signer on one chain: `next` nonce, `keeper` with its lease, `hold`, and
+        `retired`: absent, `draining:<address>` or `retired:<address>`."""
+        return f"{self.prefix}lane:{lane_name(chain_id, sender)}"
+
+    @property
+    def lanes(self) -> str:
+        """Set: the name of every lane that a keeper ever looked after."""
+        return f"{self.prefix}lanes"
 
     def nonce(self, chain_id: int, sender: str, nonce: int) -> str:
         """Hash of one nonce that is out: `saga`, `step`, `cost_gas`, `n` attempts `a0`, `a1`, …"""
         return f"{self.lane(chain_id, sender)}:nonce:{nonce}"
+
+
+def lane_name(chain_id: int, sender: str) -> str:
+    """A lane in the set of all lanes."""
+    return f"{chain_id}:{sender.lower()}"
+
+
+def lane_of(name: str) -> tuple[int, str]:
+    """Chain id and sender of a lane's name. Raises ValueError when it is none."""
+    chain_id, _, sender = name.partition(":")
+    return int(chain_id), sender

@@ -1,11 +1,12 @@
 """A lane in Redis: its keeper's lease, and the record of each nonce that is out.
 
 Every attempt is stored here before it is sent. Written by `intend.lua`, `attempt.lua`,
-`raise_lane.lua` and `keep.lua`; a record goes away with the saga's move past its step.
+`raise_lane.lua`, `keep.lua` and `retire.lua`; a record goes away with the saga's move past its
+step.
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast
 
 import msgspec
 import structlog
@@ -13,7 +14,7 @@ from redis.asyncio import Redis
 
 from adapters.redis_client import Scripts, translated
 from adapters.redis_codec import history_entry, pairs
-from adapters.redis_keys import RedisKeys
+from adapters.redis_keys import RedisKeys, lane_name
 from saga.lane import Outstanding
 from saga.model import Attempt, Intent, State
 
@@ -37,6 +38,20 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     keeper: str
     until_ms: int = 0
     """When the keeper's lease runs out, as far as that was asked for."""
+    retired: str = ""
+    """`draining:<address>` while the key is handed over to another, then `retired:<address>`: no
+    new nonce is given."""
+
+
+class Handover(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a request to hand a lane over, and what stands."""
+
+    done: bool
+    stale: bool
+    """Refused because a nonce was taken meanwhile."""
+    mark: str
+    """As `Standing.retired`."""
+    next: int | None
 
 
 class Glance(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,18 +68,21 @@ class RedisLane:
         self._client = client
         self._scripts = Scripts(client)
         self._keys = keys
-        self._chain_id = chain_id
+        self.chain_id = chain_id
         self.sender = sender
         self._lane = keys.lane(chain_id, sender)
 
     def _slot(self, nonce: int) -> str:
-        return self._keys.nonce(self._chain_id, self.sender, nonce)
+        return self._keys.nonce(self.chain_id, self.sender, nonce)
 
     @translated
     async def keep(self, owner: str, *, lease_ms: int, hold: str) -> Standing:
         """Become or stay the lane's keeper if nobody else is; one round trip."""
-        answer = await self._scripts.call("keep", [self._lane], [owner, lease_ms, hold])
-        outcome, fence, now, following, held, keeper = cast("list[bytes]", answer)
+        name = lane_name(self.chain_id, self.sender)
+        answer = await self._scripts.call(
+            "keep", [self._lane, self._keys.lanes], [owner, lease_ms, hold, name]
+        )
+        outcome, fence, now, following, held, keeper, retired = cast("list[bytes]", answer)
         return Standing(
             kept=outcome == b"KEPT",
             fence=int(fence),
@@ -72,15 +90,16 @@ class RedisLane:
             next=int(following) if following else None,
             hold=held.decode(),
             keeper=keeper.decode(),
+            retired=retired.decode(),
         )
 
     @translated
     async def standing(self) -> Standing:
         """The same without asking for anything."""
         held = await self._client.hmget(
-            self._lane, ["keeper", "keeper_fence", "keeper_until", "next", "hold"]
+            self._lane, ["keeper", "keeper_fence", "keeper_until", "next", "hold", "retired"]
         )
-        keeper, fence, until, following, hold = cast("list[bytes | None]", held)
+        keeper, fence, until, following, hold, retired = cast("list[bytes | None]", held)
         now = await self._client.time()
         now_ms = now[0] * 1000 + now[1] // 1000
         alive = until is not None and int(until) > now_ms
@@ -92,6 +111,32 @@ class RedisLane:
             hold=(hold or b"").decode() if alive else "",
             keeper=(keeper or b"").decode() if alive else "",
             until_ms=int(until or 0),
+            retired=(retired or b"").decode(),
+        )
+
+    @translated
+    async def retire(
+        self,
+        what: Literal["drain", "finish", "abandon", "lift"],
+        to: str = "",
+        *,
+        seen: int | None = None,
+    ) -> Handover:
+        """Mark the lane as handed over to an address, or take the mark away; see `retire.lua`.
+
+        `seen`: the next nonce that everything was proven for. `lift` without an address lifts any
+        mark.
+        """
+        heir = self._keys.lane(self.chain_id, to) if to else self._lane
+        answer = await self._scripts.call(
+            "retire", [self._lane, heir], [what, to, "" if seen is None else seen]
+        )
+        outcome, mark, following = cast("list[bytes]", answer)
+        return Handover(
+            done=outcome == b"OK",
+            stale=outcome == b"STALE",
+            mark=mark.decode(),
+            next=int(following) if following else None,
         )
 
     @translated

@@ -1,7 +1,8 @@
 """Whose a saga is: admission, leases, and what every write of a holder carries."""
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import structlog
@@ -24,7 +25,8 @@ class RedisLeases:
     """The half of `saga.ports.Journal` that gives sagas to workers and takes them back.
 
     `worker` names this process in histories. A lease's owner is a nonce that no other lease of any
-    process ever had: the worker's name and a count.
+    process ever had: the worker's name and a count. `on_written` is told a saga before and after
+    each write that may have cost something.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class RedisLeases:
         lease_seconds: float,
         retention_seconds: float,
         max_in_flight: int,
+        deployments_per_hour: float = 0.0,
+        on_written: Callable[[Saga, Saga], None] = lambda _before, _after: None,
     ) -> None:
         self._client = client
         self._scripts = Scripts(client)
@@ -44,7 +48,9 @@ class RedisLeases:
         self._lease_ms = int(lease_seconds * 1000)
         self._retention_ms = int(retention_seconds * 1000)
         self._max_in_flight = max_in_flight
+        self._pause_ms = math.ceil(3_600_000 / deployments_per_hour) if deployments_per_hour else 0
         self._owners = itertools.count(1)
+        self._on_written = on_written
 
     def _owner(self) -> str:
         return f"{self._worker}.{next(self._owners)}"

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from adapters.redis_client import Scripts, translated
 from adapters.redis_codec import dead_letter, decode, decode_history, history_entry
 from adapters.redis_keys import RedisKeys
+from saga.costs import Totals
 from saga.errors import TamperedError
 from saga.machine import Guard
 from saga.model import HistoryEntry, Saga, State
@@ -88,6 +89,17 @@ class RedisViews:
         for state in State:
             pipe.zcard(self._keys.index(state))
         return dict(zip(State, await pipe.execute(), strict=True))
+
+    @translated
+    async def totals(self) -> Totals:
+        """What all sagas together did and paid. A counter that is no number counts as 0."""
+        found = await self.client.hgetall(self._keys.totals)
+        known = {
+            name.decode(): int(value)
+            for name, value in cast("dict[bytes, bytes]", found).items()
+            if name.decode("utf-8", "replace") in Totals.__struct_fields__ and value.isdigit()
+        }
+        return Totals(**known)
 
     @translated
     async def depths(self) -> dict[str, int]:

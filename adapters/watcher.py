@@ -7,25 +7,26 @@ whose block is no longer the chain's is looked for again, and its bytes are sent
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from decimal import Decimal
 
 import structlog
 
 from adapters.heads import Block, HeadFollower
-from adapters.receipts import Raw, Receipts, receipt_of
+from adapters.receipts import Raw, Receipts, came_to_nothing, receipt_of, shows_code
 from adapters.rpc import Request, sane
 from adapters.rpc_pool import RpcPool
 from adapters.signed import genuine
 from adapters.watches import Settled, Watch
 from saga.errors import ChainUnavailableError
-from saga.facts import Cancelled, Mined, NonceTaken, Reverted
-from saga.model import Attempt, AttemptKind, Intent, Step
+from saga.facts import Mined, Stranded
+from saga.model import Attempt, Intent, Step
 
 AttemptsOf = Callable[[Intent], Awaitable[Sequence[Attempt]]]
 _log = structlog.get_logger("saga.watcher")
 
 
 class BlockWatcher(HeadFollower):
-    """Watches the transactions of one signer.
+    """Watches transactions, and counts the nonces of our signers.
 
     `confirmations`: blocks, the transaction's own included; None: the chain's `finalized` block.
     `attempts_of`: every transaction ever signed for an intent, as the store has it.
@@ -34,7 +35,7 @@ class BlockWatcher(HeadFollower):
     def __init__(
         self,
         rpc: RpcPool,
-        sender: str,
+        senders: Sequence[str],
         *,
         confirmations: int | None,
         poll_seconds: float,
@@ -42,7 +43,7 @@ class BlockWatcher(HeadFollower):
     ) -> None:
         super().__init__(rpc, poll_seconds=poll_seconds, finality=confirmations is None)
         self._pool = rpc
-        self._sender = sender
+        self._senders = tuple(senders)
         self._confirmations = confirmations
         self._attempts_of = attempts_of
         self._receipts = Receipts(rpc)
@@ -52,13 +53,17 @@ class BlockWatcher(HeadFollower):
         """The hash of the head at which the nonces were counted."""
         self._spent: dict[str, int] = {}
         """By signer: sagas of a replica with another key may be taken over here."""
-        self.sure_nonces = 0
-        """As `spent_nonces`, said twice: one answer of one node must not move the lane."""
+        self._sure: dict[str, int] = {}
+        self.native_usd: Callable[[], Decimal | None] = lambda: None
+        """Price of one native token now, where one is known."""
 
-    @property
-    def spent_nonces(self) -> int:
-        """How many transactions of our signer the chain holds, as last seen."""
-        return self._spent.get(self._sender, 0)
+    def spent(self, sender: str) -> int:
+        """How many transactions of a signer the chain holds, as last seen."""
+        return self._spent.get(sender, 0)
+
+    def sure(self, sender: str) -> int:
+        """The same, said twice: one answer of one node must not move the lane."""
+        return self._sure.get(sender, 0)
 
     @property
     def busy(self) -> bool:
@@ -85,6 +90,15 @@ class BlockWatcher(HeadFollower):
     def known(self, intent: Intent) -> Watch | None:
         """The watch of an intent, when there is one."""
         return self._watches.get(intent.attempts[0].hash)
+
+    def strand(self, sender: str, balance: int) -> None:
+        """Settle what the signer's balance, in wei, cannot pay for: no node ever mines it so."""
+        for watch in self._watches.values():
+            last, nonce = watch.attempts[-1], watch.intent.nonce
+            ours = watch.intent.sender == sender and nonce >= self.spent(sender)
+            if ours and watch.seen_in is None and balance < last.gas * last.max_fee:
+                reason = f"{sender} has {balance} wei, nonce {nonce} may cost more"
+                watch.settle(Stranded(reason))
 
     def forget(self, intent: Intent) -> None:
         """One of those who expected it does not wait any more."""
@@ -119,7 +133,7 @@ class BlockWatcher(HeadFollower):
         return number <= self.head.number - self._confirmations + 1
 
     def _overdue(self, watch: Watch) -> bool:
-        return watch.overdue(self._spent.get(watch.intent.sender, 0))
+        return watch.overdue(self.spent(watch.intent.sender))
 
     async def _settle(self) -> None:
         """Ask for what is ripe, and conclude."""
@@ -141,20 +155,20 @@ class BlockWatcher(HeadFollower):
             else:
                 continue
             asked.append(watch)
-        # At the head the receipt itself shows the code (`_shows_code`); deeper it is asked for.
+        # At the head the receipt itself shows the code (`shows_code`); deeper it is asked for.
         deploying = asked if self._confirmations != 1 else []
         codes = [watch for watch in deploying if watch.intent.step is Step.DEPLOY]
         senders = list(
-            dict.fromkeys([self._sender, *(w.intent.sender for w in self._watches.values())])
+            dict.fromkeys([*self._senders, *(w.intent.sender for w in self._watches.values())])
         )
         also: list[Request] = [("eth_getTransactionCount", [each, "latest"]) for each in senders]
         also += [("eth_getCode", [watch.intent.predicted, "latest"]) for watch in codes]
         found, unknown, told = await self._receipts.fetch(wanted, self._sizes, unplaced, also)
         counts, answers = told[: len(senders)], told[len(senders) :]
         if all(isinstance(count, str) for count in counts):
-            before = self.spent_nonces
+            before = self._spent
             self._spent = {each: int(n, 16) for each, n in zip(senders, counts, strict=True)}
-            self.sure_nonces = min(before, self.spent_nonces)
+            self._sure = {each: min(n, before.get(each, 0)) for each, n in self._spent.items()}
             self._counted_at = head
         # An error answer is no code either.
         bare = {
@@ -199,7 +213,7 @@ class BlockWatcher(HeadFollower):
             return
         fact = await self._judge(attempt, raw, watch.intent)
         if isinstance(fact, Mined) and self._confirmations == 1:
-            has_code = _shows_code(raw, watch.intent) or await self._has_code(watch.intent)
+            has_code = shows_code(raw, watch.intent) or await self._has_code(watch.intent)
         if isinstance(fact, Mined) and not has_code:
             # The node that told of the code is behind the one that gave the receipt.
             _log.warning("chain.no_code_yet", token=watch.intent.predicted)
@@ -209,15 +223,10 @@ class BlockWatcher(HeadFollower):
 
     async def _judge(self, attempt: Attempt, raw: Raw, intent: Intent) -> Settled:
         """What a receipt that is deep enough says."""
-        match attempt.kind:
-            case AttemptKind.CANCEL:
-                return Cancelled(attempt.hash)
-            case AttemptKind.FILL:
-                return NonceTaken(intent.nonce)
-            case AttemptKind.CALL if int(raw["status"], 16) == 0:
-                return Reverted(attempt.hash, int(raw["blockNumber"], 16))
-            case AttemptKind.CALL:
-                return Mined(receipt_of(raw, await self.block_time(raw["blockHash"])))
+        if (nothing := came_to_nothing(raw, attempt, intent)) is not None:
+            return nothing
+        when, usd = await self.block_time(raw["blockHash"]), self.native_usd()
+        return Mined(receipt_of(raw, when, attempt=attempt, native_usd=usd))
 
     async def _prove_taken(self, watch: Watch) -> bool:
         """Whether the nonce is spent at confirmed depth by none of ours, on every node that answers
@@ -284,10 +293,3 @@ class BlockWatcher(HeadFollower):
         """Send stored bytes again; what the nodes say of them does not matter here."""
         if stored := [raw for raw in raws if raw]:
             await self._pool.broadcast(stored)
-
-
-def _shows_code(raw: Raw, intent: Intent) -> bool:
-    """Whether a receipt proves that the token has code in its block: its constructor, which ends
-    with the code in place or fails the transaction, has logged there."""
-    token = intent.predicted.lower()
-    return any(log["address"].lower() == token for log in raw.get("logs") or ())

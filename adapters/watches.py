@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from saga.facts import Cancelled, Mined, NonceTaken, Reverted
+from saga.facts import Cancelled, Mined, NonceTaken, Reverted, Stranded
 from saga.model import Intent
 
 NONCE_TAKEN_OBSERVATIONS = 3
@@ -12,7 +12,7 @@ NONCE_TAKEN_OBSERVATIONS = 3
 OBSERVATION_SECONDS = 1.0
 """Looks closer together than this, at the same head, are one look."""
 
-Settled = Mined | Reverted | NonceTaken | Cancelled
+Settled = Mined | Reverted | NonceTaken | Cancelled | Stranded
 
 
 class Watch:

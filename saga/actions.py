@@ -2,6 +2,7 @@
 
 import msgspec
 
+from saga.costs import Cost
 from saga.facts import Call
 from saga.model import Deployment, ErrorClass, Registration, Step
 
@@ -48,12 +49,17 @@ class Watch(msgspec.Struct, frozen=True):
 
 
 class Abandon(msgspec.Struct, frozen=True):
-    """Forget an intent whose nonce is spent without its effect, then look again."""
+    """Forget an intent that came to nothing, then look again."""
 
     step: Step
     reason: str
     counts: bool
     """Whether it uses up one of the step's retries."""
+    leave: bool = False
+    """The nonce is not spent: it is the lane's own from now on, with that of the registration
+    right behind."""
+    cost: Cost | None = None
+    """Of the transaction that spent the nonce, where it was ours."""
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -89,6 +95,8 @@ class Fail(msgspec.Struct, frozen=True):
     reason: str
     forget: tuple[Step, ...] = ()
     """Steps whose intents go in the same write: a resume must not find them."""
+    cost: Cost | None = None
+    """Of the transaction that ended it, where it was ours."""
 
 
 Query = ClaimModel | LookUp | Intend | Send | Ask | Watch

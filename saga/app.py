@@ -5,152 +5,32 @@ import random
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from typing import Any
 
-import msgspec
 import structlog
-from redis.asyncio import Redis
 
-from adapters.chain import EvmChain
-from adapters.chain_history import ChainHistory
-from adapters.fee_oracle import FeeOracle
-from adapters.gas import GasBook
-from adapters.http_server import HttpServer
-from adapters.keeper import Keeper
-from adapters.lookup import Lookup
+from adapters.http_server import HttpServer, Readiness
 from adapters.metrics import Metrics
 from adapters.otel import build_telemetry
-from adapters.preflight import check_chain, check_pending, check_redis
+from adapters.preflight import check_pending, check_redis
 from adapters.redis_client import connect
 from adapters.redis_journal import RedisJournal
-from adapters.redis_lane import RedisLane
 from adapters.redis_queue import RedisQueue
-from adapters.rpc_pool import RpcPool
-from adapters.signer import Signer
-from adapters.strategies import Create2Strategy, ManagerStrategy, Strategy
-from adapters.watcher import BlockWatcher
+from saga.chain_parts import ChainParts, keepers_of, open_chain
 from saga.config import Settings
+from saga.dispatch import Dispatcher
 from saga.engine import Engine
 from saga.errors import ConfigError
-from saga.events import network_name
-from saga.fees import Limits
 from saga.orchestrator import Orchestrator
-from saga.signers import open_signers
+from saga.ports import Lane
 from saga.store import redis_keys
 from states.table import TABLE
 
 RESIGN_SECONDS = 1.0
 """At the end, for giving the lane up; else its lease runs out."""
 _log = structlog.get_logger("saga")
-
-
-class ChainParts(msgspec.Struct, frozen=True):
-    """The chain side of one process."""
-
-    chain: EvmChain
-    watcher: BlockWatcher
-    rpc: RpcPool
-    oracle: FeeOracle
-    signer: Signer
-    lane: RedisLane
-    limits: Limits
-    chain_id: int
-    network: str
-
-
-@asynccontextmanager
-async def open_chain(
-    settings: Settings, client: "Redis", *, metrics: Metrics, adopt_pending: bool = False
-) -> AsyncIterator[ChainParts]:
-    """Connect to the nodes. Raises ConfigError, a line for each problem."""
-    async with AsyncExitStack() as stack:
-        (signer,) = await stack.enter_async_context(open_signers(settings))
-        rpc = RpcPool(settings.rpc_urls, expected_chain=settings.CHAIN_ID, meter=metrics.rpc)
-        stack.push_async_callback(rpc.close)
-        chain_id, problems = await check_chain(
-            rpc,
-            expected_chain=settings.CHAIN_ID,
-            sender=signer.address,
-            registry=settings.MODEL_REGISTRY_ADDRESS,
-            manager=settings.TOKEN_MANAGER_ADDRESS,
-            create2=settings.DEPLOY_STRATEGY == "create2",
-            finality=settings.CONFIRMATIONS is None,
-        )
-        if problems:
-            raise ConfigError(problems)
-        metrics.watch_endpoints(rpc.health)
-        yield _chain_parts(settings, client, rpc, signer, chain_id, adopt_pending=adopt_pending)
-
-
-def _chain_parts(
-    settings: Settings,
-    client: "Redis",
-    rpc: RpcPool,
-    signer: Signer,
-    chain_id: int,
-    *,
-    adopt_pending: bool,
-) -> ChainParts:
-    lane = RedisLane(client, redis_keys(settings), chain_id=chain_id, sender=signer.address)
-    watcher = BlockWatcher(
-        rpc,
-        signer.address,
-        confirmations=settings.CONFIRMATIONS,
-        poll_seconds=settings.POLL_SECONDS,
-        attempts_of=lane.attempts_of,
-    )
-    watcher.pushing = lambda: rpc.pushing
-    rpc.on_head = watcher.pushed
-    gas = GasBook(rpc, signer.address)
-    lookup = Lookup(
-        rpc,
-        ChainHistory(rpc, watcher, from_block=settings.CONTRACTS_FROM_BLOCK),
-        gas,
-        _strategy(settings, chain_id),
-        registry=settings.MODEL_REGISTRY_ADDRESS,
-        stand_in=settings.TOKEN_MANAGER_ADDRESS,
-        # A pair needs room for two.
-        pipelined=settings.PIPELINE_REGISTRATION and settings.MAX_IN_FLIGHT != 1,
-    )
-    oracle = FeeOracle(
-        rpc, percentile=settings.FEE_PERCENTILE, tip_floor=settings.tip_floor(chain_id)
-    )
-    limits = settings.limits(chain_id)
-    chain = EvmChain(
-        rpc,
-        watcher,
-        lookup,
-        gas,
-        oracle,
-        limits,
-        signer,
-        chain_id=chain_id,
-        adopt_pending=adopt_pending,
-    )
-    return ChainParts(
-        chain=chain,
-        watcher=watcher,
-        rpc=rpc,
-        oracle=oracle,
-        signer=signer,
-        lane=lane,
-        limits=limits,
-        chain_id=chain_id,
-        network=network_name(chain_id, settings.NETWORK_NAME),
-    )
-
-
-def _strategy(settings: Settings, chain_id: int) -> Strategy:
-    if settings.DEPLOY_STRATEGY == "manager":
-        return ManagerStrategy(settings.TOKEN_MANAGER_ADDRESS)
-    return Create2Strategy(
-        registry=settings.MODEL_REGISTRY_ADDRESS,
-        manager=settings.TOKEN_MANAGER_ADDRESS,
-        owner=settings.TOKEN_OWNER_ADDRESS or settings.TOKEN_MANAGER_ADDRESS,
-        chain_id=chain_id,
-    )
 
 
 def worker_name() -> str:
@@ -170,7 +50,9 @@ async def run(settings: Settings, *, adopt_pending: bool = False) -> None:
         parts, problems = await _open_parts(opening, stack, await check_redis(client))
         if parts is None:
             raise ConfigError(problems)
-        if problems := await check_pending(parts.rpc, parts.lane, adopt=adopt_pending):
+        for store in parts.stores:
+            problems += await check_pending(parts.rpc, store, settings.source, adopt=adopt_pending)
+        if problems:
             raise ConfigError(problems)
         keys = redis_keys(settings)
         queue = RedisQueue(url, client, keys)
@@ -179,7 +61,9 @@ async def run(settings: Settings, *, adopt_pending: bool = False) -> None:
             inbound_queue=settings.INBOUND_QUEUE, worker=worker, on_hold=metrics.held
         )
         stack.push_async_callback(telemetry.shutdown, 2.0)
-        http = HttpServer(settings.HTTP_PORT, metrics.exposition)
+        http = HttpServer(
+            settings.HTTP_PORT, metrics.exposition, lambda: readiness(parts.chain.lanes)
+        )
         await _serve(http, settings.HTTP_PORT)
         stack.push_async_callback(http.close)
         journal = RedisJournal(
@@ -189,6 +73,8 @@ async def run(settings: Settings, *, adopt_pending: bool = False) -> None:
             lease_seconds=settings.LEASE_SECONDS,
             retention_seconds=settings.SAGA_RETENTION,
             max_in_flight=settings.MAX_IN_FLIGHT,
+            deployments_per_hour=settings.DEPLOYMENTS_PER_HOUR,
+            on_written=metrics.written,
         )
         engine = Engine(
             TABLE,
@@ -196,6 +82,7 @@ async def run(settings: Settings, *, adopt_pending: bool = False) -> None:
             parts.chain,
             telemetry,
             settings.policy(parts.network),
+            Dispatcher(journal, parts.chain, pause_seconds=settings.pause_seconds),
             step_timeout_seconds=settings.DEPLOYMENT_TIMEOUT,
             rng=random.Random(),  # noqa: S311 - jitter
         )
@@ -210,35 +97,30 @@ async def run(settings: Settings, *, adopt_pending: bool = False) -> None:
         )
         _stop_on_signals(orchestrator)
         await parts.watcher.poll()
-        _log.info("started", worker=worker, network=parts.network, chain_id=parts.chain_id)
-        keeper = keeper_of(settings, parts, metrics, worker)
+        await parts.purse.look()
+        signers = [f"{lane.signer.kind} of {lane.address}" for lane in parts.lanes]
+        _log.info(
+            "started",
+            worker=worker,
+            network=parts.network,
+            chain_id=parts.chain_id,
+            signers=signers,
+        )
+        keepers = keepers_of(settings, parts, metrics, worker)
+        around = [parts.watcher.run, parts.rpc.run, parts.purse.run, parts.feed.run]
         try:
-            await _beside([parts.watcher.run, parts.rpc.run, keeper.run], orchestrator)
+            await _beside([*around, *(keeper.run for keeper in keepers)], orchestrator)
         finally:
             with suppress(TimeoutError):  # a Redis that hangs must not keep the process
                 async with asyncio.timeout(RESIGN_SECONDS):
-                    await keeper.resign()
+                    await asyncio.gather(*(keeper.resign() for keeper in keepers))
 
 
-def keeper_of(settings: Settings, parts: ChainParts, metrics: Metrics, worker: str) -> Keeper:
-    """The keeper of this process's lane; what it holds, the chain's waits say."""
-
-    def on_hold(hold: str) -> None:
-        parts.chain.hold = hold
-
-    return Keeper(
-        parts.lane,
-        parts.rpc,
-        parts.signer,
-        parts.oracle,
-        parts.limits,
-        settings.pace,
-        metrics,
-        worker=worker,
-        chain_id=parts.chain_id,
-        lease_seconds=settings.LEASE_SECONDS,
-        on_hold=on_hold,
-    )
+def readiness(lanes: Sequence[Lane]) -> Readiness:
+    """One lane that can send is enough; the others' reasons are told all the same."""
+    holds = [lane.hold(0) for lane in lanes]
+    reasons = [f"{hold.hold}: {hold}" for hold in holds if hold is not None]
+    return Readiness(ready=len(reasons) < len(holds), reasons=reasons)
 
 
 async def _beside(

@@ -3,7 +3,8 @@
 import msgspec
 
 from saga.actions import Advance, Fail, Outcome, Skip
-from saga.model import Intent, Saga, Step
+from saga.costs import charged, receipt_cost
+from saga.model import Deployment, Intent, Registration, Saga, Step
 from saga.ports import Change
 
 
@@ -11,13 +12,9 @@ def change_of(saga: Saga, action: Outcome) -> Change:
     """The saga as it is to be, and what goes with it. SIDE EFFECTS: none."""
     match action:
         case Advance():
-            receipt = None
-            if action.deployment is not None:
-                receipt = action.deployment.receipt
-            elif action.registration is not None:
-                receipt = action.registration.receipt
+            result = action.deployment or action.registration
             after = msgspec.structs.replace(
-                saga,
+                _paid(saga, result),
                 model_id=action.model_id or saga.model_id,
                 deployment=action.deployment or saga.deployment,
                 registration=action.registration or saga.registration,
@@ -28,16 +25,16 @@ def change_of(saga: Saga, action: Outcome) -> Change:
             return Change(
                 saga=after,
                 note=action.note,
-                tx=None if receipt is None else receipt.tx_hash,
+                tx=None if result is None else result.receipt.tx_hash,
                 event=action.event,
                 ack=action.ack,
             )
         case Skip(error_class, reason):
             after = msgspec.structs.replace(saga, error=reason, error_class=error_class.value)
             return Change(saga=after, note=reason, ack=True)
-        case Fail(error_class, reason, forget):
+        case Fail(error_class, reason, forget, cost):
             after = msgspec.structs.replace(
-                saga,
+                charged(saga, cost),
                 error=reason,
                 error_class=error_class.value,
                 deploy=None if Step.DEPLOY in forget else saga.deploy,
@@ -46,6 +43,24 @@ def change_of(saga: Saga, action: Outcome) -> Change:
             # The first step's nonce is spent; what was sent behind it may still be out.
             left = tuple(i for step in forget[1:] if (i := saga.intent(step)) is not None)
             return Change(saga=after, note=reason, ack=True, dead_letter=True, left=left)
+
+
+def left_behind(saga: Saga, step: Step) -> tuple[Intent, ...]:
+    """What a saga leaves in a lane that it gives up: the step's intent, and with a deployment's
+    that of the registration which was sent right behind it."""
+    intent, follow = saga.intent(step), saga.register
+    if intent is None:
+        return ()
+    if step is not Step.DEPLOY or follow is None:
+        return (intent,)
+    behind = (follow.sender, follow.nonce) == (intent.sender, intent.nonce + 1)
+    return (intent, follow) if behind else (intent,)
+
+
+def _paid(saga: Saga, result: Deployment | Registration | None) -> Saga:
+    if result is None or result.adopted:
+        return saga
+    return charged(saga, receipt_cost(result.receipt))
 
 
 def _confirmed(intent: Intent | None) -> Intent | None:

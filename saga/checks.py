@@ -39,15 +39,38 @@ def check_rpc_urls(value: SecretStr) -> SecretStr:
         which = "" if len(urls) == 1 else f"endpoint {position} of {len(urls)}: "
         if not url.startswith(("http://", "https://", "ws://", "wss://")):
             raise ValueError(f"{which}must begin with http://, https://, ws:// or wss://")
-        try:
-            parts = urlsplit(url)
-            named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        except ValueError:
-            named = False
-        if not named:
+        if not _has_host(url):
             raise ValueError(f"{which}has no host, or no port that is a number")
     if len(set(urls)) < len(urls):
         raise ValueError("names the same endpoint twice")
+    return value
+
+
+def _has_host(url: str) -> bool:
+    """And a port that is a number, or none."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def check_http_url(value: SecretStr | None) -> SecretStr | None:
+    """Never quotes it: its user, path or query may be a credential. Commas are part of it."""
+    if value is None:
+        return None
+    url = value.get_secret_value()
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    if not _has_host(url):
+        raise ValueError("has no host, or no port that is a number")
+    return value
+
+
+def check_json_path(value: str) -> str:
+    """Names and list positions with dots between them; empty: none."""
+    if value and not all(value.split(".")):
+        raise ValueError("has nothing before, after or between dots")
     return value
 
 

@@ -1,5 +1,6 @@
 """Settings, read once from the environment and `.env`. Secrets show as stars wherever printed."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -15,6 +16,7 @@ from saga.checks import (
 from saga.errors import ConfigError
 from saga.fees import GWEI, Limits, max_fee_default, tip_floor
 from saga.lane import Pace
+from saga.money_settings import MoneySettings, money_problems
 from saga.policy import Policy
 from saga.setting import CONFIG, setting
 from saga.signer_settings import SignerSettings, source_problems
@@ -69,7 +71,7 @@ class StoreSettings(BaseSettings):
         return self.DLQ_NAME or f"{self.INBOUND_QUEUE}:dlq"
 
 
-class Settings(SignerSettings, StoreSettings):
+class Settings(SignerSettings, MoneySettings, StoreSettings):
     """What `saga run` needs."""
 
     WEB3_PROVIDER_URL: Annotated[SecretStr, AfterValidator(check_rpc_urls)] = setting(
@@ -140,13 +142,6 @@ class Settings(SignerSettings, StoreSettings):
         gt=0,
         allow_inf_nan=False,
     )
-    MAX_DEPLOYMENT_COST_WEI: int = setting(
-        0,
-        "most for deploying and registering one model at the prices of the moment, held above it; "
-        "0: no limit",
-        "20000000000000000",
-        ge=0,
-    )
     BUMP_AFTER_SECONDS: float = setting(
         45.0, "a transaction that is out for so long, and is priced out,", "45", gt=0
     )
@@ -186,11 +181,13 @@ class Settings(SignerSettings, StoreSettings):
         return split_urls(self.WEB3_PROVIDER_URL)
 
     def limits(self, chain_id: int) -> Limits:
-        """What may be paid on a chain."""
+        """What may be paid on a chain; a price that is asked for is not in it (`Budget`)."""
         most = self.MAX_FEE_GWEI
         return Limits(
             max_fee=max_fee_default(chain_id) if most is None else int(most * GWEI),
             max_cost=self.MAX_DEPLOYMENT_COST_WEI,
+            max_cost_usd=self.MAX_DEPLOYMENT_COST_USD or None,
+            native_usd=self.NATIVE_TOKEN_USD,
         )
 
     def tip_floor(self, chain_id: int) -> int:
@@ -204,6 +201,11 @@ class Settings(SignerSettings, StoreSettings):
             bump_after_seconds=self.BUMP_AFTER_SECONDS, bump_after_blocks=self.BUMP_AFTER_BLOCKS
         )
 
+    @property
+    def pause_seconds(self) -> float:
+        """Between two deployments of all replicas; 0: none."""
+        return 3600 / self.DEPLOYMENTS_PER_HOUR if self.DEPLOYMENTS_PER_HOUR else 0.0
+
     def policy(self, network: str) -> Policy:
         """The part that decisions depend on."""
         return Policy(
@@ -216,19 +218,28 @@ class Settings(SignerSettings, StoreSettings):
         )
 
 
+_WHOLE: tuple[tuple[type[BaseSettings], Callable[[Any], list[str]]], ...] = (
+    (SignerSettings, source_problems),
+    (MoneySettings, money_problems),
+)
+"""What is judged as a whole, once each of its settings can be read."""
+
+
 def load(kind: type[S]) -> S:
     """Read the settings. Raises ConfigError with a line for each problem, never with a value."""
     try:
         settings = kind()
     except ValidationError as error:
         lines = [_line(kind, problem) for problem in error.errors()]
-        readable = not any(str(p["loc"][0]) in SignerSettings.model_fields for p in error.errors())
-        if issubclass(kind, SignerSettings) and readable:
-            lines += source_problems(SignerSettings())
+        malformed = {str(problem["loc"][0]) for problem in error.errors()}
+        for part, problems_of in _WHOLE:
+            if issubclass(kind, part) and malformed.isdisjoint(part.model_fields):
+                lines += problems_of(part())
         raise ConfigError(lines) from None
     problems = _shared_lists(settings) if isinstance(settings, StoreSettings) else []
-    if isinstance(settings, SignerSettings):
-        problems += source_problems(settings)
+    for part, problems_of in _WHOLE:
+        if isinstance(settings, part):
+            problems += problems_of(settings)
     if problems:
         raise ConfigError(problems)
     return settings

@@ -4,7 +4,6 @@ The engine knows no state and no vendor: the table says who decides and where ou
 ports do. Each record is written before the next thing is done; memory follows the store.
 """
 
-import asyncio
 import random
 import re
 
@@ -27,20 +26,19 @@ from saga.actions import (
     Skip,
     Watch,
 )
-from saga.change import change_of
+from saga.change import change_of, left_behind
+from saga.dispatch import Dispatcher
 from saga.errors import ChainError, ChainUnavailableError, HeldError, TamperedError
-from saga.facts import ClaimLost, Fact, Intended
+from saga.facts import Fact
 from saga.machine import Guard, OutcomeName, Table
 from saga.messages import InvalidMessage, parse
 from saga.model import ErrorClass, Intent, Saga, Step
 from saga.policy import Policy
-from saga.ports import Chain, IntentAnswer, Journal
+from saga.ports import Chain, Journal
 from saga.telemetry import Span, Telemetry
 
 HELD = "held: "
 """How the stored reason of a wait begins that uses up no retry."""
-LANE_PATIENCE_SECONDS = 60.0
-"""How long a saga waits with a worker for room in a full lane; then it waits in `due`."""
 FIRST, AGAIN = 2, 4
 """A held saga waits as after so many failures: some seconds, then a quarter of a minute."""
 
@@ -61,6 +59,7 @@ class Engine:
         chain: Chain,
         telemetry: Telemetry,
         policy: Policy,
+        dispatcher: Dispatcher,
         *,
         step_timeout_seconds: float,
         rng: random.Random,
@@ -73,13 +72,7 @@ class Engine:
         self._policy = policy
         self._step_timeout_seconds = step_timeout_seconds
         self._rng = rng
-        self._lane = asyncio.Lock()
-        self._asking: asyncio.Task[int] | None = None
-        self._next_nonce = 0
-        """A guess: the lane in the store knows."""
-        self._full_at: tuple[int, int, bool] | None = None
-        """Head and spent nonces at which the lane was full, and whether for a pair: until more is
-        known, others need not ask."""
+        self._dispatcher = dispatcher
 
     async def run(self, saga: Saga) -> Saga | Postponed:
         """Bring a leased saga as far as it gets.
@@ -118,8 +111,7 @@ class Engine:
                 else:
                     saga, fact = await self._perform(saga, action)
         except ChainUnavailableError as error:
-            hold = error.hold if isinstance(error, HeldError) else "node"
-            return await self._hold(saga, str(error), span, hold)
+            return await self._hold(saga, error, span)
         except ChainError as error:
             return await self._retry(saga, str(error), span)
         except InvalidMessage as error:
@@ -136,7 +128,7 @@ class Engine:
                 message = parse(saga.message, max_bytes=self._policy.max_message_bytes)
                 return saga, await self._chain.look_up(saga, step, message)
             case Intend():
-                return await self._intend(saga, action)
+                return await self._dispatcher.intend(saga, action)
             case Send(step):
                 return saga, await self._chain.send(saga, step)
             case Ask(step):
@@ -147,70 +139,14 @@ class Engine:
 
     async def _abandon(self, saga: Saga, action: Abandon) -> Saga:
         """Recorded also when it was the last try: a resume must not find the spent intent."""
+        left = left_behind(saga, action.step) if action.leave else ()
         return await self._journal.abandon(
-            saga, action.step, attempts=saga.attempts + action.counts, note=action.reason
-        )
-
-    async def _intend(self, saga: Saga, action: Intend) -> tuple[Saga, Fact]:
-        """Sign with the nonces that the lane gives, and store nonces and bytes in one write.
-
-        The lane is asked with a guess; a wrong guess costs one more signature, never a nonce.
-        """
-        chain, known = self._chain, None
-        deadline = asyncio.get_running_loop().time() + LANE_PATIENCE_SECONDS
-        while True:
-            async with self._lane:
-                full = (chain.head_number, chain.spent_nonces, action.follow is not None)
-                answer = None
-                # Where a pair has no room, a single one may; where a single one has none, no pair.
-                if self._full_at not in (full, (*full[:2], False)):
-                    answer = await self._ask_lane(saga, action, known)
-                    self._full_at = full if answer.lane_full else None
-            if answer is None or answer.lane_full:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise HeldError("lane_full", "MAX_IN_FLIGHT transactions are out")
-                if full[:2] == (chain.head_number, chain.spent_nonces):
-                    await chain.next_block()
-                action = await self._priced(action)
-            elif answer.saga is not None:
-                return answer.saga, Intended()
-            elif answer.claim_holder is not None:
-                return saga, ClaimLost(answer.claim_holder)
-            elif answer.nonce_unknown:
-                known = await self._asked_once()
-
-    async def _asked_once(self) -> int:
-        """Where a lane begins that Redis does not know yet: one question for all that wait."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._chain.known_nonces())
-        return await asyncio.shield(self._asking)
-
-    async def _ask_lane(self, saga: Saga, action: Intend, known: int | None) -> IntentAnswer:
-        chain, nonce = self._chain, self._next_nonce
-        intents = [await chain.sign(action.step, action.call, nonce)]
-        if action.follow is not None:
-            intents.append(await chain.sign(Step.REGISTER, action.follow, nonce + 1))
-        answer = await self._journal.intend(
             saga,
-            intents,
-            cost_gas=action.call.cost_gas,
-            spent=chain.spent_nonces,
-            known=known,
-            sure=chain.sure_nonces,
-        )
-        if answer.saga is not None:
-            self._next_nonce = nonce + len(intents)
-        elif answer.next_nonce is not None:
-            self._next_nonce = answer.next_nonce
-        return answer
-
-    async def _priced(self, action: Intend) -> Intend:
-        """Blocks have gone by since the call was priced."""
-        follow = action.follow
-        return Intend(
-            action.step,
-            await self._chain.priced(action.call),
-            None if follow is None else await self._chain.priced(follow),
+            [intent.step for intent in left] or [action.step],
+            attempts=saga.attempts + action.counts,
+            note=action.reason,
+            left=left,
+            cost=action.cost,
         )
 
     async def _move(self, saga: Saga, action: Outcome, span: Span) -> Saga:
@@ -221,10 +157,14 @@ class Engine:
         span.outcome(saga, moved, action)
         return moved
 
-    async def _hold(self, saga: Saga, reason: str, span: Span, hold: str) -> Postponed:
+    async def _hold(self, saga: Saga, error: ChainUnavailableError, span: Span) -> Postponed:
         """Nobody's fault here: wait without using up a retry, longer when it was held before."""
+        reason, hold, seconds = str(error), "node", None
+        if isinstance(error, HeldError):
+            hold, seconds = error.hold, error.seconds
         again = (saga.error or "").startswith(HELD)
-        seconds = retry.delay(self._policy, AGAIN if again else FIRST, self._rng.random())
+        if seconds is None:
+            seconds = retry.delay(self._policy, AGAIN if again else FIRST, self._rng.random())
         span.retry(saga, reason, hold=hold)
         await self._journal.postpone(
             saga,

@@ -32,10 +32,12 @@ class ChainUnavailableError(SagaError):
 class HeldError(ChainUnavailableError):
     """Nothing may be sent now: fees, funds, a full lane. The saga waits and uses up no retry."""
 
-    def __init__(self, hold: str, reason: str) -> None:
+    def __init__(self, hold: str, reason: str, *, seconds: float | None = None) -> None:
         super().__init__(reason)
         self.hold = hold
         """What holds, as the metric names it: `max_fee`, `max_cost`, `funds`."""
+        self.seconds = seconds
+        """How long, where that is known."""
 
 
 class SignerError(HeldError):

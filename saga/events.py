@@ -1,7 +1,8 @@
 """Outbound messages: what the world is told once a token is deployed and registered.
 
-Everything in an event comes from the inbound message and from the chain, never from a clock, so
-that rebuilding it after a crash gives the same bytes and consumers can drop repeats.
+Everything in an event comes from the inbound message and from stored receipts, never from a clock,
+so that rebuilding it after a crash gives the same bytes and consumers can drop repeats. After a
+loss of Redis the chain tells it all again but what it cost: `deployment_cost_*` is left out then.
 
 SIDE EFFECTS: none.
 """
@@ -18,6 +19,7 @@ from saga.messages import Address, Symbol, Text
 
 Hash = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}$")]
 Decimal = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]*)$")]
+Dollars = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]*)\.[0-9]{6}$")]
 UtcTime = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
 
 
@@ -44,6 +46,10 @@ class TokenDeployedMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defau
     contributor_address: Address | None = None
     performance_metric: Text
     performance_improvement: float
+    deployment_cost_wei: Decimal | None = None
+    """Of the deployment and the registration, those of the two that were made for this message."""
+    deployment_cost_usd: Dollars | None = None
+    """The same at the prices when they were mined, where they were known."""
     message_version: Literal["1.0"] = field(default_factory=lambda: "1.0")
 
 

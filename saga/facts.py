@@ -5,6 +5,7 @@ A fact lives in memory only. After a crash there is none (None), and `decide` as
 
 import msgspec
 
+from saga.costs import Cost
 from saga.model import Deployment, Receipt, Registration
 
 
@@ -93,18 +94,28 @@ class Reverted(msgspec.Struct, frozen=True):
 
     tx_hash: str
     block_number: int
+    cost: Cost | None = None
 
 
 class NonceTaken(msgspec.Struct, frozen=True):
-    """The nonce was spent by a transaction that is none of ours."""
+    """The nonce was spent by a transaction that is not the step's."""
 
     nonce: int
+    cost: Cost | None = None
+    """When it was a self-send of ours."""
 
 
 class Cancelled(msgspec.Struct, frozen=True):
     """An operator's self-send has spent the nonce in the place of the call."""
 
     tx_hash: str
+    cost: Cost | None = None
+
+
+class Stranded(msgspec.Struct, frozen=True):
+    """The signer of the stored transaction cannot pay for it, and another lane could."""
+
+    reason: str
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -127,5 +138,6 @@ Fact = (
     | Reverted
     | NonceTaken
     | Cancelled
+    | Stranded
     | Refused
 )

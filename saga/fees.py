@@ -1,10 +1,21 @@
 """What to pay: offers, bumps and the caps that hold them. Pure arithmetic, wei per gas."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from fractions import Fraction
 
 import msgspec
 
 GWEI = 10**9
+ETHER = 10**18
+"""wei in one native token, whatever the chain calls it."""
+
+MAX_USD = 10**9
+USD_DECIMALS = 18
+MIN_USD = Decimal(f"1E-{USD_DECIMALS}")
+"""Bounds of an amount or a price in US dollars: far beyond any that is real, on both sides, and
+near enough for exact arithmetic."""
 
 NETWORK_TIP_FLOOR: Mapping[int, int] = {137: 25 * GWEI, 80002: 25 * GWEI}
 """Chain id → wei. Polygon and its Amoy test network: bor takes nothing below a tip of 25 gwei
@@ -42,6 +53,26 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Most per gas, base fee included."""
     max_cost: int = 0
     """Most for one model's transactions together, wei; 0: no limit."""
+    max_cost_usd: Decimal | None = None
+    """The same in US dollars; None: no limit. Not active while there is no price."""
+    native_usd: Decimal | None = None
+    """Price of the native token, US dollars; None: not known."""
+
+
+class Budget:
+    """The operator's limits with the token's price of the moment, for whoever lives long."""
+
+    def __init__(self, limits: Limits, price: Callable[[], Decimal | None] | None = None) -> None:
+        """`price` in US dollars, None while it is not known; without it the limits never change."""
+        self._limits = limits
+        self._price = price
+
+    @property
+    def limits(self) -> Limits:
+        """As of now: to be read for each decision, and not kept."""
+        if self._price is None:
+            return self._limits
+        return msgspec.structs.replace(self._limits, native_usd=self._price())
 
 
 class Fees(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +89,7 @@ class Held(msgspec.Struct, frozen=True):
     hold: str
     """`max_fee` or `max_cost`."""
     reason: str
-    """With the numbers in gwei and the setting's name."""
+    """With the numbers and the setting's name."""
 
 
 def tip_floor(chain_id: int, override: int | None) -> int:
@@ -73,9 +104,26 @@ def max_fee_default(chain_id: int) -> int:
 
 def ceiling(limits: Limits, cost_gas: int) -> int:
     """Most per gas for a transaction of a model whose transactions together burn `cost_gas`."""
-    if limits.max_cost and cost_gas:
-        return min(limits.max_fee, limits.max_cost // cost_gas)
+    most = cost_limit(limits)
+    if most is not None and cost_gas:
+        return min(limits.max_fee, most // cost_gas)
     return limits.max_fee
+
+
+def cost_limit(limits: Limits) -> int | None:
+    """Most for one model, wei: the lower of the limits in wei and in dollars. None: no limit."""
+    in_dollars = _usd_limit(limits)
+    if in_dollars is None:
+        return limits.max_cost or None
+    return min(limits.max_cost, in_dollars) if limits.max_cost else in_dollars
+
+
+def cost_usd(wei: int, native_usd: Decimal) -> Decimal:
+    """What an amount is worth, US dollars with six decimals, half to even.
+
+    A micro-dollar is 0.00000033 ether at 3000 dollars: enough to add up deployments exactly.
+    """
+    return Decimal(f"{round(_dollars(wei, native_usd) * 10**6)}E-6")
 
 
 def offer(market: Market, limits: Limits, cost_gas: int) -> Fees | Held:
@@ -122,6 +170,12 @@ def gwei(wei: int) -> str:
     return f"{whole}.{rest:09}".rstrip("0").rstrip(".")
 
 
+def ether(wei: int) -> str:
+    """Exact, without trailing zeros: 1500000000000000000 → "1.5"."""
+    whole, rest = divmod(wei, ETHER)
+    return f"{whole}.{rest:018}".rstrip("0").rstrip(".")
+
+
 def _raised(amount: int) -> int:
     """At least one wei more, since geth wants both fields strictly higher."""
     return amount + max(-(-amount // BUMP_DIVISOR), 1)
@@ -136,8 +190,31 @@ def _asked(market: Market) -> str:
 def _held(what: str, per_gas: int, limits: Limits, cost_gas: int) -> Held:
     if per_gas > limits.max_fee:
         return Held("max_fee", f"{what} is above MAX_FEE_GWEI {gwei(limits.max_fee)}")
+    cost, most, usd = per_gas * cost_gas, limits.max_cost_usd, limits.native_usd
+    if most is None or usd is None or 0 < limits.max_cost == cost_limit(limits):
+        return Held(
+            "max_cost",
+            f"{what} makes the model cost {cost} wei with {cost_gas} gas, above "
+            f"MAX_DEPLOYMENT_COST_WEI {limits.max_cost}",
+        )
     return Held(
         "max_cost",
-        f"{what} makes the model cost {per_gas * cost_gas} wei with {cost_gas} gas, above "
-        f"MAX_DEPLOYMENT_COST_WEI {limits.max_cost}",
+        f"{what} makes the model cost {_cents_up(cost, usd)} USD with {cost_gas} gas and the "
+        f"native token at {usd:f} USD, above MAX_DEPLOYMENT_COST_USD {most:f}",
     )
+
+
+def _usd_limit(limits: Limits) -> int | None:
+    """In wei, rounded down. None: no limit, or no price to know it by."""
+    if not limits.max_cost_usd or limits.native_usd is None:
+        return None
+    return Fraction(limits.max_cost_usd) * ETHER // Fraction(limits.native_usd)
+
+
+def _dollars(wei: int, native_usd: Decimal) -> Fraction:
+    return Fraction(native_usd) * wei / ETHER
+
+
+def _cents_up(wei: int, native_usd: Decimal) -> str:
+    """Two decimals, rounded up: what is above a limit is never shown as below it."""
+    return f"{Decimal(f'{math.ceil(_dollars(wei, native_usd) * 100)}E-2'):f}"

@@ -3,7 +3,7 @@
     no intent ─▶ LookUp ─▶ exists: adopt │ absent: Intend ─▶ Send ─▶ Watch ─▶ mined
                                            (with the registration right behind the deployment)
     intent, after a crash ─▶ Ask for its receipts ─▶ unmined: Send the same bytes ─▶ Watch
-    reverted, or nonce spent by another ─▶ Abandon ─▶ LookUp
+    reverted, nonce spent by another, or a lane that cannot pay ─▶ Abandon ─▶ LookUp
 
 The chain is asked before anything is signed, and stored bytes are sent again, never signed again.
 A fact about a transaction is worth nothing without a stored intent: then the chain is asked.
@@ -23,6 +23,7 @@ from saga.facts import (
     RegistryConflict,
     Reverted,
     Sent,
+    Stranded,
     TimedOut,
     TokenExists,
     Unmined,
@@ -32,7 +33,9 @@ from saga.model import ErrorClass, Saga, Step
 Settled = Mined | TokenExists | EntryExists | RegistryConflict | ClaimLost
 """The facts that each state judges itself."""
 
-OfIntent = Intended | Sent | Unmined | TimedOut | Mined | Reverted | NonceTaken | Cancelled
+OfIntent = (
+    Intended | Sent | Unmined | TimedOut | Mined | Reverted | NonceTaken | Cancelled | Stranded
+)
 """The facts that only a stored intent can give rise to."""
 
 
@@ -58,15 +61,24 @@ def pursue(saga: Saga, step: Step, fact: Fact | None) -> Action | Settled:
             return Watch(step)
         case TimedOut(seconds):
             return Retry(f"no receipt within {seconds:g} s; the same bytes are sent again")
-        case Reverted():
-            return _reverted(saga, step, fact)
-        case Cancelled(tx_hash):
+        case Reverted() | NonceTaken() | Stranded():
+            return _abandoned(saga, step, fact)
+        case Cancelled(tx_hash, cost):
             reason = f"cancelled by an operator's transaction {tx_hash}"
             forget = (Step.DEPLOY, Step.REGISTER) if step is Step.DEPLOY else (step,)
-            return Fail(ErrorClass.CANCELLED, reason, forget=forget)
-        case NonceTaken(nonce):
+            return Fail(ErrorClass.CANCELLED, reason, forget=forget, cost=cost)
+
+
+def _abandoned(saga: Saga, step: Step, fact: Reverted | NonceTaken | Stranded) -> Abandon:
+    """The intent comes to nothing, and the chain is asked anew."""
+    match fact:
+        case Reverted():
+            return _reverted(saga, step, fact)
+        case NonceTaken(nonce, cost):
             reason = f"nonce {nonce} was spent by a transaction that is not this saga's"
-            return Abandon(step, reason, counts=False)
+            return Abandon(step, reason, counts=False, cost=cost)
+        case Stranded(reason):
+            return Abandon(step, reason, counts=False, leave=True)
 
 
 def _reverted(saga: Saga, step: Step, fact: Reverted) -> Abandon:
@@ -74,8 +86,9 @@ def _reverted(saga: Saga, step: Step, fact: Reverted) -> Abandon:
     deployment which came to nothing. That is no failed try. A later one is."""
     reason = f"transaction {fact.tx_hash} reverted"
     if step is Step.REGISTER and _before_its_token(saga, fact.block_number):
-        return Abandon(step, f"{reason}: the token was not there yet", counts=False)
-    return Abandon(step, reason, counts=True)
+        reason = f"{reason}: the token was not there yet"
+        return Abandon(step, reason, counts=False, cost=fact.cost)
+    return Abandon(step, reason, counts=True, cost=fact.cost)
 
 
 def _before_its_token(saga: Saga, block_number: int) -> bool:

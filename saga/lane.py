@@ -99,20 +99,33 @@ def tend(out: Outstanding, sight: Sight, market: Market | None, limits: Limits, 
         return again
     if sight.refused:
         return _refused(out, sight, market, limits)
+    if _left(out) and not sight.known:
+        return _filled(_cheapest(out, market, limits))
     if _priced_out(out, sight, market, limits, pace):
         last = fees_of(out.attempts[-1], market)
         raised = fees.bump(last, market, limits, _cost_gas(out))
         if isinstance(raised, Fees):
-            return Replace(raised)
+            return Fill(raised) if _left(out) else Replace(raised)
         short = not fees.sufficient(last, market) or market.tip > last.max_priority_fee
         if sight.underpriced or short:
             return raised
     return again
 
 
+def _left(out: Outstanding) -> bool:
+    """Whether its saga has given the call up: a self-send in its place costs less than a revert."""
+    return not out.saga_id and next_kind(out) is AttemptKind.CALL
+
+
 def _cost_gas(out: Outstanding) -> int:
     """A self-send burns next to nothing: no model's cost is judged by it."""
-    return out.cost_gas if next_kind(out) is AttemptKind.CALL else 0
+    return out.cost_gas if next_kind(out) is AttemptKind.CALL and not _left(out) else 0
+
+
+def _cheapest(out: Outstanding, market: Market, limits: Limits) -> Fees | Held:
+    """For what no pool holds any more: where a raise is too much, an offer will do."""
+    raised = fees.bump(fees_of(out.attempts[-1], market), market, limits, 0)
+    return raised if isinstance(raised, Fees) else fees.offer(market, limits, 0)
 
 
 def _refused(out: Outstanding, sight: Sight, market: Market, limits: Limits) -> Duty:
@@ -120,9 +133,7 @@ def _refused(out: Outstanding, sight: Sight, market: Market, limits: Limits) -> 
     deserted = sight.state is None or sight.state.terminal
     if not deserted or sight.observations < HOLE_OBSERVATIONS:
         return Rebroadcast()
-    price = fees.bump(fees_of(out.attempts[-1], market), market, limits, 0)
-    # No pool holds what all have refused: where a raise is too much, an offer will do.
-    return _filled(price if isinstance(price, Fees) else fees.offer(market, limits, 0))
+    return _filled(_cheapest(out, market, limits))
 
 
 def _filled(price: Fees | Held) -> Duty:

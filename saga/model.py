@@ -5,11 +5,17 @@ permanent: `tests/golden` pins them, `SCHEMA` names their version.
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 SCHEMA = "1"
+
+PRICE_PATTERN = r"^[0-9]{1,18}(\.[0-9]{1,40})?$"
+"""Bounds far beyond any real price: a tampered one must not break the arithmetic."""
+Price = Annotated[str, Meta(pattern=PRICE_PATTERN)]
+"""US dollars, exact decimal text."""
 
 
 class State(StrEnum):
@@ -93,7 +99,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...] = ()
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A mined transaction of ours. Amounts in wei, time in seconds since 1970 UTC."""
 
     tx_hash: str
@@ -104,6 +110,10 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     gas_used: int
     gas_price: int
     """The effective gas price."""
+    l1_fee: int = 0
+    """What an OP-stack chain took besides, for its data on the chain below."""
+    native_usd: Price | None = None
+    """Price of one native token when this was seen, where one was known."""
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +173,10 @@ class Saga(msgspec.Struct, frozen=True, kw_only=True):
     register: Intent | None = None
     deployment: Deployment | None = None
     registration: Registration | None = None
+    gas_used: int = 0
+    """Of all its own transactions that were mined, those that came to nothing included."""
+    fees_wei: int = 0
+    """What they cost together."""
     traceparent: str | None = None
     resumed: bool = False
     """True in a worker that did not begin this step itself. Not stored."""

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import msgspec
 
+from saga.costs import Cost
+from saga.errors import HeldError
 from saga.facts import (
     Absent,
     Call,
@@ -16,6 +18,7 @@ from saga.facts import (
     RegistryConflict,
     Reverted,
     Sent,
+    Stranded,
     TimedOut,
     TokenExists,
     Unmined,
@@ -24,8 +27,8 @@ from saga.messages import Identity, ModelReadyToDeployMessage
 from saga.model import Attempt, Intent, Saga, State, Step
 
 Found = Absent | TokenExists | EntryExists | RegistryConflict | Refused
-Asked = Mined | Reverted | NonceTaken | Cancelled | Sent | Unmined
-Watched = Mined | Reverted | NonceTaken | Cancelled | TimedOut
+Asked = Mined | Reverted | NonceTaken | Cancelled | Stranded | Sent | Unmined
+Watched = Mined | Reverted | NonceTaken | Cancelled | Stranded | TimedOut
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -49,6 +52,10 @@ class IntentAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Not stored: too many transactions are in flight."""
     claim_holder: str | None = None
     """Not stored: the model belongs to this saga."""
+    retired: str | None = None
+    """Not stored: nothing new is sent from this lane, and why."""
+    throttled_seconds: float | None = None
+    """Not stored: so long until the next deployment may be sent."""
 
 
 class Journal(Protocol):
@@ -83,7 +90,18 @@ class Journal(Protocol):
         """`sure`: nonces that are spent beyond doubt, behind which the lane goes on; default: all
         of `spent`, which tells how many are in flight."""
 
-    async def abandon(self, saga: Saga, step: Step, *, attempts: int, note: str) -> Saga: ...
+    async def abandon(
+        self,
+        saga: Saga,
+        steps: Sequence[Step],
+        *,
+        attempts: int,
+        note: str,
+        left: Sequence[Intent] = (),
+        cost: Cost | None = None,
+    ) -> Saga:
+        """Forget the steps' intents. `left`: those whose nonces are out and the lane's own now;
+        `cost`: of the transaction that spent one."""
 
     async def postpone(
         self, saga: Saga, *, seconds: float, attempts: int, error: str, noted: bool = False
@@ -117,12 +135,12 @@ class Queue(Protocol):
         """The entries of the processing list."""
 
 
-class Chain(Protocol):
-    """One EVM chain, through one signer.
+class Lane(Protocol):
+    """The nonces of one signer on the chain. Methods raise as those of `Chain`."""
 
-    All methods raise ChainUnavailableError when no node answers, and ChainError for an error that
-    may pass.
-    """
+    @property
+    def address(self) -> str:
+        """The signer's."""
 
     @property
     def spent_nonces(self) -> int:
@@ -133,14 +151,36 @@ class Chain(Protocol):
         """The same, said more than once: one answer of one node must not move the lane."""
 
     @property
-    def head_number(self) -> int:
-        """Of the newest block, as last seen."""
+    def strained(self) -> bool:
+        """Whether something that is out here is stuck: others are better, this one will do."""
+
+    def hold(self, cost: int) -> HeldError | None:
+        """Why nothing that may cost so many wei can be sent from here now."""
 
     async def known_nonces(self) -> int:
-        """The same when the pool holds nothing that the store does not know.
+        """As `spent_nonces`, when the pool holds nothing that the store does not know.
 
         Raises HeldError while it does: what is out there must be mined first.
         """
+
+    async def sign(self, step: Step, call: Call, nonce: int) -> Intent:
+        """Sign `call` with `nonce`: an intent with its first attempt. Nothing is sent."""
+
+
+class Chain(Protocol):
+    """One EVM chain, through one signer or several.
+
+    All methods raise ChainUnavailableError when no node answers, and ChainError for an error that
+    may pass.
+    """
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """One for each signer, at least one."""
+
+    @property
+    def head_number(self) -> int:
+        """Of the newest block, as last seen."""
 
     async def priced(self, call: Call) -> Call:
         """The call at the fees of this moment. Raises HeldError above the operator's limits."""
@@ -149,10 +189,7 @@ class Chain(Protocol):
         self, saga: Saga, step: Step, message: ModelReadyToDeployMessage
     ) -> Found: ...
 
-    async def sign(self, step: Step, call: Call, nonce: int) -> Intent:
-        """Sign `call` with `nonce`: an intent with its first attempt. Nothing is sent."""
-
-    async def send(self, saga: Saga, step: Step) -> Sent | Refused:
+    async def send(self, saga: Saga, step: Step) -> Sent | Refused | Stranded:
         """Give the stored bytes to the nodes; a deployment's with those of its registration."""
 
     async def ask(self, intent: Intent) -> Asked: ...
@@ -166,4 +203,14 @@ class Chain(Protocol):
         """Nobody here waits for the saga's transactions any more."""
 
 
-__all__ = ["Asked", "Attempt", "Chain", "Change", "Found", "Journal", "Queue", "Watched"]
+__all__ = [
+    "Asked",
+    "Attempt",
+    "Chain",
+    "Change",
+    "Found",
+    "Journal",
+    "Lane",
+    "Queue",
+    "Watched",
+]

@@ -69,12 +69,14 @@ def _outbound() -> Schema:
     message = _of(TokenDeployedMessage)
     fields = message["properties"]
     # Left out rather than null, and its two constants are always there.
-    fields["contributor_address"] = fields["deployer_address"]
+    optional = {"contributor_address", "deployment_cost_wei", "deployment_cost_usd"}
+    for name in optional:
+        (fields[name],) = [kind for kind in fields[name]["anyOf"] if kind != {"type": "null"}]
     return {
         **_head(OUTBOUND, "token_deployed", message["description"]),
         "type": "object",
         "properties": fields,
-        "required": [name for name in fields if name != "contributor_address"],
+        "required": [name for name in fields if name not in optional],
         "additionalProperties": False,
     }
 

@@ -8,20 +8,18 @@ from pathlib import Path
 
 from saga.config import Settings
 
-_SUFFIXED = ("PROCESSING_QUEUE", "DLQ_NAME")
-
 
 def settings_table() -> str:
     """The README's table of settings, as Markdown."""
     rows = ["| setting | default | what |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        default = "**required**" if field.is_required() else _shown(name, field.default)
+        default = "**required**" if field.is_required() else _shown(field.default)
         rows.append(f"| `{name}` | {default} | {field.description} |")
     return "\n".join(rows) + "\n"
 
 
-def _shown(name: str, default: object) -> str:
-    if default is None or name in _SUFFIXED:
+def _shown(default: object) -> str:
+    if default is None or default == "":
         return ""
     if isinstance(default, bool):
         default = str(default).lower()

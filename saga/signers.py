@@ -1,5 +1,6 @@
 """The signers of one process, from its settings: wherever the key is, it is taken out once."""
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,17 @@ async def open_signers(settings: SignerSettings) -> AsyncIterator[Sequence[Signe
     finally:
         for signer in signers:
             await signer.close()
+
+
+def forget_environment() -> None:
+    """Take the key out of the environment of a process that has read its settings for good.
+
+    SIDE EFFECTS: os.environ; neither a dump of it nor a child has the key. What the kernel keeps
+    of the start, /proc/PID/environ, stays.
+    """
+    # Settings are read whatever the case of their names.
+    for name in [name for name in os.environ if name.upper() == "DEPLOYER_PRIVATE_KEY"]:
+        del os.environ[name]
 
 
 async def _keys(settings: SignerSettings) -> list[Key]:

@@ -5,6 +5,7 @@ state change together or not at all, and rebuilding the event gives the same byt
 """
 
 from saga.actions import Action, Advance, Fail
+from saga.costs import deployment_usd, deployment_wei
 from saga.events import TokenDeployedMessage, encode, utc_timestamp
 from saga.facts import Fact
 from saga.messages import InvalidMessage, parse, token_name
@@ -25,7 +26,7 @@ def event_of(saga: Saga, policy: Policy) -> TokenDeployedMessage:
     message = parse(saga.message, max_bytes=policy.max_message_bytes)
     deployment, registration = saga.deployment, saga.registration
     assert deployment is not None and registration is not None  # noqa: PT018, S101 - REGISTERED
-    receipt = deployment.receipt
+    receipt, usd = deployment.receipt, deployment_usd(saga)
     return TokenDeployedMessage(
         model_id=message.model_id,
         token_address=deployment.token,
@@ -45,4 +46,6 @@ def event_of(saga: Saga, policy: Policy) -> TokenDeployedMessage:
         contributor_address=message.contributor_address,
         performance_metric=message.metric_name,
         performance_improvement=message.improvement_percentage,
+        deployment_cost_wei=str(deployment_wei(saga)),
+        deployment_cost_usd=None if usd is None else f"{usd:.6f}",
     )

@@ -1,16 +1,18 @@
 -- The one door for a saga's writes: a move along an edge, or a write within a state.
 -- KEYS: saga, history, due, index of the state left, index of the state entered,
---       processing list, outbound list, dead-letter list, then records of nonces: those that are
---       done with, and those that are out still but the saga's no longer
+--       processing list, outbound list, dead-letter list, totals, then records of nonces: those that
+--       are done with, and those that are out still but the saga's no longer
 -- ARGV: saga id, owner, fence, version, state left, state entered, due mode, milliseconds,
 --       history entry ('' for none), event ('' for none), acknowledge ('1' or ''), dead letter ('' for none),
 --       how many of the records are done with, how long the others are kept (ms),
+--       number of totals raised, pairs of their names and by how much,
 --       number of fields removed, their names, then pairs of fields set
 --   due mode: lease (milliseconds from now), timer (the same, and the lease is given up),
 --             end (leaves `due`; milliseconds is how long the hash is kept, 0 for ever)
 -- Returns OK, DUPLICATE, GONE, FENCED or CONFLICT.
--- Invariant: a saga is in `due` if and only if it is active, and in exactly one state index.
-local saga, history, due, from, to, processing, outbound, dead = unpack(KEYS)
+-- Invariants: a saga is in `due` if and only if it is active, and in exactly one state index;
+--       what is counted is counted in the write that does it, once.
+local saga, history, due, from, to, processing, outbound, dead, totals = unpack(KEYS)
 local id, owner, fence, version = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local mode, span = ARGV[7], tonumber(ARGV[8])
 local refused = refusal(saga, owner, fence, version)
@@ -20,12 +22,15 @@ if redis.call('HGET', saga, 'state') ~= ARGV[5] then return 'CONFLICT' end
 local now = clock()
 accept(saga, owner, version, now)
 redis.call('HSET', saga, 'state', ARGV[6])
-local removed = tonumber(ARGV[15])
-for i = 16, 15 + removed do redis.call('HDEL', saga, ARGV[i]) end
-for i = 16 + removed, #ARGV, 2 do redis.call('HSET', saga, ARGV[i], ARGV[i + 1]) end
+local last = 15 + 2 * tonumber(ARGV[15])
+-- A counter that somebody has broken must not keep a saga from moving: pcall.
+for i = 16, last, 2 do redis.pcall('HINCRBY', totals, ARGV[i], ARGV[i + 1]) end
+local removed = last + 1 + tonumber(ARGV[last + 1])
+for i = last + 2, removed do redis.call('HDEL', saga, ARGV[i]) end
+for i = removed + 1, #ARGV, 2 do redis.call('HSET', saga, ARGV[i], ARGV[i + 1]) end
 
-local done = 8 + tonumber(ARGV[13])
-for i = 9, done do redis.call('DEL', KEYS[i]) end
+local done = 9 + tonumber(ARGV[13])
+for i = 10, done do redis.call('DEL', KEYS[i]) end
 for i = done + 1, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 1 then
     redis.call('HSET', KEYS[i], 'saga', '')

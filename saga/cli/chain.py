@@ -68,11 +68,11 @@ def _confirm(name: str) -> None:
 
 
 async def _replace(name: str, order: Order, *, dry_run: bool) -> list[Line]:
-    async with open_desk(load(Settings)) as desk:
-        saga = await desk.views.find(name)
+    async with open_desk(load(Settings)) as every:
+        saga = await every.views.find(name)
         if saga is None:
             raise UsageError(f"no saga and no model '{safe(name)}'")
-        planned, ended = await plan_replacements(desk, saga, order)
+        desk, planned, ended = await plan_replacements(every, saga, order)
         left = [
             Line(
                 saga_id=saga.id,

@@ -92,7 +92,7 @@ class ChainStatus(msgspec.Struct, frozen=True, kw_only=True):
     would_hold: Sequence[str]
     """Why a new saga would not be sent now."""
     problems: Sequence[str]
-    lane: LaneStatus
+    lanes: Sequence[LaneStatus]
 
 
 def print_status(status: ChainStatus) -> None:
@@ -102,7 +102,8 @@ def print_status(status: ChainStatus) -> None:
     out.print(f"chain    {status.chain_id} {safe(status.network)}, head {status.head}, {age}")
     _print_fees(status.fees)
     out.print(_endpoints(status.endpoints))
-    _print_lane(status.lane)
+    for lane in status.lanes:
+        _print_lane(lane)
     for reason in status.would_hold:
         out.print(f"[yellow]a new saga would wait:[/] {safe(reason)}")
     if not status.would_hold:

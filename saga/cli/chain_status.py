@@ -1,4 +1,4 @@
-"""`saga chain status`: endpoints, head, fees, and what the lane of the configured key holds."""
+"""`saga chain status`: endpoints, head, fees, and what the lane of each configured key holds."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -18,11 +18,11 @@ from saga.cli.chain_report import (
     NonceStatus,
     print_status,
 )
-from saga.cli.desk import Desk, ether, open_desk
+from saga.cli.desk import Desk, open_desk
 from saga.cli.render import print_json
 from saga.config import Settings, load
 from saga.errors import ChainUnavailableError
-from saga.fees import Fees, Held, Limits, Market, gwei
+from saga.fees import Fees, Held, Limits, Market, ether, gwei
 from saga.lane import Outstanding
 
 SHOWN = 64
@@ -38,7 +38,6 @@ class _Seen(msgspec.Struct, frozen=True, kw_only=True):
     spent: int
     pending: int
     balance: int
-    market: Market
 
     @property
     def out(self) -> range:
@@ -59,18 +58,28 @@ def chain_status(*, as_json: bool) -> None:
 async def _status(settings: Settings) -> ChainStatus:
     async with open_desk(settings) as desk:
         await desk.rpc.look_round()
-        block, seen = await _see(desk)
-        records = await desk.lane.read(seen.out[:SHOWN])
+        market = await desk.oracle.market()
+        block, cost_gas = None, 0
+        lanes, would_hold = [], []
+        for each in desk.each():
+            block, seen = await _see(each)
+            records = await each.lane.read(seen.out[:SHOWN])
+            cost_gas = max(cost_gas, _cost_gas(records))
+            would_hold.append(list(_holds(settings, market, desk.limits, seen, cost_gas)))
+            lanes.append(await _lane(each, seen, records))
+        assert block is not None  # noqa: S101 - there is a key
+        now_ms = (await desk.lane.standing()).now_ms
         return ChainStatus(
             chain_id=desk.chain_id,
             network=desk.network,
             head=int(block["number"], 16),
-            head_age_seconds=round(seen.standing.now_ms / 1000 - int(block["timestamp"], 16), 1),
+            head_age_seconds=round(now_ms / 1000 - int(block["timestamp"], 16), 1),
             endpoints=list(_endpoints(desk)),
-            fees=_fees(seen.market, desk.limits, _cost_gas(records)),
-            would_hold=list(_holds(settings, desk.limits, seen, _cost_gas(records))),
+            fees=_fees(market, desk.limits, cost_gas),
+            # One lane that is free is enough.
+            would_hold=[why for whys in would_hold for why in whys] if all(would_hold) else [],
             problems=desk.problems,
-            lane=await _lane(desk, seen, records),
+            lanes=lanes,
         )
 
 
@@ -95,7 +104,6 @@ async def _see(desk: Desk) -> tuple[dict[str, Any], _Seen]:
         spent=int(spent, 16),
         pending=max(int(pending, 16), int(spent, 16)),
         balance=int(balance, 16),
-        market=await desk.oracle.market(),
     )
 
 
@@ -133,13 +141,17 @@ def _fees(market: Market, limits: Limits, cost_gas: int) -> FeeStatus:
     )
 
 
-def _holds(settings: Settings, limits: Limits, seen: _Seen, cost_gas: int) -> Iterator[str]:
+def _holds(
+    settings: Settings, market: Market, limits: Limits, seen: _Seen, cost_gas: int
+) -> Iterator[str]:
     """Why a new saga would wait. MAX_DEPLOYMENT_COST_WEI is judged by the gas of what is out."""
-    offered = fees.offer(seen.market, limits, cost_gas)
+    offered = fees.offer(market, limits, cost_gas)
     if isinstance(offered, Held):
         yield offered.reason
     elif seen.balance <= (least := offered.max_fee * cost_gas):
         yield f"balance {ether(seen.balance)} ether, at most {ether(least)} ether are needed"
+    if seen.balance < settings.MIN_BALANCE_WEI:
+        yield f"balance {ether(seen.balance)} is below MIN_BALANCE_WEI {settings.MIN_BALANCE_WEI}"
     limit = settings.MAX_IN_FLIGHT
     needed = 2 if settings.PIPELINE_REGISTRATION and limit > 1 else 1
     if limit and len(seen.out) + needed > limit:

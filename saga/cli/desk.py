@@ -1,17 +1,17 @@
 """What the `saga chain` commands work with: Redis, nodes, key and lane, without a replica."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
 from adapters.fee_oracle import FeeOracle
 from adapters.log_setup import configure_logging
-from adapters.preflight import check_chain
 from adapters.redis_lane import RedisLane
 from adapters.redis_views import RedisViews
 from adapters.rpc_pool import RpcPool
 from adapters.signer import Signer
+from saga.chain_parts import check_settings
 from saga.config import Settings
 from saga.errors import ConfigError
 from saga.events import network_name
@@ -19,12 +19,11 @@ from saga.fees import Limits
 from saga.signers import open_signers
 from saga.store import open_store, redis_keys
 
-ETHER = 10**18
 _NODE_PROBLEM = ("WEB3_PROVIDER_URL: ", "CHAIN_ID is ")
 
 
 class Desk(msgspec.Struct, frozen=True, kw_only=True):
-    """The lane of the configured key on the chain of the configured nodes."""
+    """The lane of a configured key on the chain of the configured nodes."""
 
     views: RedisViews
     lane: RedisLane
@@ -36,6 +35,20 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
     network: str
     problems: Sequence[str]
     """What keeps `saga run` from starting here, a line each."""
+    keys: Mapping[str, tuple[Signer, RedisLane]]
+    """Address → what is used of each configured key, the first one's `signer` and `lane` too."""
+
+    def of(self, sender: str) -> "Desk | None":
+        """The same for another of the configured keys; None when it is none of them."""
+        if sender not in self.keys:
+            return None
+        signer, lane = self.keys[sender]
+        return msgspec.structs.replace(self, signer=signer, lane=lane)
+
+    def each(self) -> Iterator["Desk"]:
+        """One for every configured key."""
+        for signer, lane in self.keys.values():
+            yield msgspec.structs.replace(self, signer=signer, lane=lane)
 
 
 @asynccontextmanager
@@ -44,26 +57,26 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
     reason to know nothing of the lane."""
     configure_logging("ERROR", settings.LOG_FORMAT)
     async with AsyncExitStack() as stack:
-        (signer,) = await stack.enter_async_context(open_signers(settings))
+        signers = await stack.enter_async_context(open_signers(settings))
         rpc = RpcPool(settings.rpc_urls, expected_chain=settings.CHAIN_ID)
         stack.push_async_callback(rpc.close)
-        chain_id, problems = await check_chain(
-            rpc,
-            expected_chain=settings.CHAIN_ID,
-            sender=signer.address,
-            registry=settings.MODEL_REGISTRY_ADDRESS,
-            manager=settings.TOKEN_MANAGER_ADDRESS,
-            create2=settings.DEPLOY_STRATEGY == "create2",
-            finality=settings.CONFIRMATIONS is None,
-        )
+        chain_id, problems = await check_settings(settings, rpc, signers)
         if of_nodes := [line for line in problems if line.startswith(_NODE_PROBLEM)]:
             raise ConfigError(of_nodes)
         views, _ = await stack.enter_async_context(open_store(settings))
+        keys = {
+            each.address: (
+                each,
+                RedisLane(
+                    views.client, redis_keys(settings), chain_id=chain_id, sender=each.address
+                ),
+            )
+            for each in signers
+        }
+        signer, lane = next(iter(keys.values()))
         yield Desk(
             views=views,
-            lane=RedisLane(
-                views.client, redis_keys(settings), chain_id=chain_id, sender=signer.address
-            ),
+            lane=lane,
             rpc=rpc,
             oracle=FeeOracle(
                 rpc,
@@ -75,10 +88,5 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
             chain_id=chain_id,
             network=network_name(chain_id, settings.NETWORK_NAME),
             problems=problems,
+            keys=keys,
         )
-
-
-def ether(wei: int) -> str:
-    """Exact, without trailing zeros: 1500000000000000000 → "1.5"."""
-    whole, rest = divmod(wei, ETHER)
-    return f"{whole}.{rest:018}".rstrip("0").rstrip(".")

@@ -22,6 +22,10 @@ chain_app = typer.Typer(
     help="The chain and the transactions that are out; no replica need run.", no_args_is_help=True
 )
 app.add_typer(chain_app, name="chain")
+keys_app = typer.Typer(
+    help="The deployer's keys: where they are, what they may do.", no_args_is_help=True
+)
+app.add_typer(keys_app, name="keys")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else.")]
 IdOrModel = Annotated[str, typer.Argument(help="Saga id or model id.")]
@@ -90,6 +94,14 @@ def show(id_or_model: IdOrModel, *, as_json: Json = False) -> None:
 
 
 @app.command()
+def stats(*, as_json: Json = False) -> None:
+    """Sagas by state, the depth of the lists, and what deployments have cost in all."""
+    from saga.cli.stats import show_stats  # noqa: PLC0415
+
+    show_stats(as_json=as_json)
+
+
+@app.command()
 def resume(
     ids: Annotated[list[str] | None, typer.Argument(help="Saga ids or model ids.")] = None,
     *,
@@ -140,6 +152,65 @@ def cancel(
     from saga.cli.chain import cancel_saga  # noqa: PLC0415
 
     cancel_saga(id_or_model, dry_run=dry_run, as_json=as_json, yes=yes)
+
+
+@keys_app.command(name="new-keystore")
+def new_keystore(
+    path: Annotated[Path, typer.Argument(help="File to write; never one that exists.")],
+    *,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--password-file",
+            help="File with the password; else DEPLOYER_KEYSTORE_PASSWORD_FILE, else asked for.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a random key in an encrypted file; neither Redis nor a node is needed."""
+    from saga.cli.keystore import new_keystore  # noqa: PLC0415
+
+    new_keystore(path, password_file, as_json=as_json)
+
+
+@keys_app.command(name="show")
+def keys_show(*, as_json: Json = False) -> None:
+    """Address, kind, balance, nonces, roles, lanes of each key; and what former keys have out."""
+    from saga.cli.keys import show_keys  # noqa: PLC0415
+
+    if not show_keys(as_json=as_json):
+        raise typer.Exit(1)
+
+
+@keys_app.command(name="check")
+def keys_check(*, as_json: Json = False) -> None:
+    """Sign a test transaction with each key and compare its address with the pin; send nothing."""
+    from saga.cli.keys_check import check_keys  # noqa: PLC0415
+
+    if not check_keys(as_json=as_json):
+        raise typer.Exit(1)
+
+
+@keys_app.command(name="rotate")
+def keys_rotate(
+    *,
+    to: Annotated[str, typer.Option("--to", help="The new address; the old one itself: undo.")],
+    sender: Annotated[
+        str | None,
+        typer.Option("--from", help="The old address, where its key cannot be opened."),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds until nothing may be outstanding.")
+    ] = 600.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Drain the key's lane, prove that nothing of it is outstanding, hand over to another key."""
+    from saga.cli.keys_rotate import rotate_keys  # noqa: PLC0415
+
+    rotate_keys(to, sender=sender, wait=wait, dry_run=dry_run, as_json=as_json)
 
 
 @contracts_app.command()

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +11,8 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from saga.fees import gwei
+from saga.costs import deployment_usd, deployment_wei, own_wei
+from saga.fees import ether, gwei
 from saga.model import Attempt, HistoryEntry, Saga, State, Step
 
 Attempts = Mapping[Step, Sequence[Attempt]]
@@ -68,11 +70,40 @@ def document(
         "failed_in": saga.failed_in,
         "token_address": None if saga.deployment is None else saga.deployment.token,
         "held": held,
+        "cost": _cost(saga),
         "deployment": _step(saga, Step.DEPLOY, attempts),
         "registration": _step(saga, Step.REGISTER, attempts),
         "traceparent": saga.traceparent,
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _cost(saga: Saga) -> dict[str, Any] | None:
+    """What it has paid, whatever came of it; and what deployment and registration took, whoever has
+    paid."""
+    wei, usd = deployment_wei(saga), deployment_usd(saga)
+    if not wei and not saga.gas_used:
+        return None
+    found = {
+        "gas_used": saga.gas_used,
+        "fees_wei": str(saga.fees_wei),
+        "fees_ether": ether(saga.fees_wei),
+        "deployment_cost_wei": str(wei) if wei else None,
+        "deployment_cost_usd": None if usd is None else f"{usd:.6f}",
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def cost_line(saga: Saga) -> str | None:
+    """The same for people; None when nothing was paid, or by a release that did not say."""
+    if not saga.gas_used:
+        return None
+    line = f"gas {saga.gas_used}, {Decimal(ether(saga.fees_wei)):.6f} ether"
+    usd = deployment_usd(saga)
+    if usd is None:
+        return line
+    of = "" if own_wei(saga) == saga.fees_wei else " without what came to nothing"
+    return f"{line}, {usd:.2f} USD{of}"
 
 
 def _step(saga: Saga, step: Step, attempts: Attempts) -> dict[str, Any] | None:
@@ -96,7 +127,7 @@ def _step(saga: Saga, step: Step, attempts: Attempts) -> dict[str, Any] | None:
                 for attempt in signed
             ]
     if receipt is not None:
-        shown["receipt"] = msgspec.structs.asdict(receipt)
+        shown["receipt"] = msgspec.to_builtins(receipt)
     return shown
 
 

@@ -27,13 +27,20 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 
 async def plan_replacements(
     desk: Desk, saga: Saga, order: Order
-) -> tuple[list[Planned], list[tuple[Intent, str]]]:
-    """The replacements; and the intents that are left alone, with why. SIDE EFFECTS: none.
+) -> tuple[Desk, list[Planned], list[tuple[Intent, str]]]:
+    """The desk of their lane, the replacements; and the intents that are left alone, with why.
 
     Raises UsageError when there is nothing to replace, the current step is over, or a limit forbids
-    the price.
+    the price. SIDE EFFECTS: none.
     """
-    intents = _unconfirmed(desk, saga)
+    every = _unconfirmed(desk, saga)
+    desk = _desk_of(desk, every[0])
+    intents = [intent for intent in every if intent.sender == desk.signer.address]
+    elsewhere = [
+        (intent, f"it is of {intent.sender}, another lane: its step comes later")
+        for intent in every
+        if intent not in intents
+    ]
     records = await desk.lane.read([intent.nonce for intent in intents])
     for record in records:
         if record.saga_id != saga.id or not record.attempts:
@@ -51,7 +58,8 @@ async def plan_replacements(
         for record, end in zip(records, ends, strict=True)
         if not end
     ]
-    return planned, [(intent, end) for intent, end in zip(intents, ends, strict=True) if end]
+    ended = [(intent, end) for intent, end in zip(intents, ends, strict=True) if end]
+    return desk, planned, ended + elsewhere
 
 
 def _planned(desk: Desk, saga: Saga, order: Order, record: Outstanding, market: Market) -> Planned:
@@ -78,13 +86,18 @@ def _unconfirmed(desk: Desk, saga: Saga) -> list[Intent]:
     ]
     if not intents:
         raise UsageError(f"saga {saga.id} is {saga.state} and has no transaction out")
-    for intent in intents:
-        if (intent.sender, intent.chain_id) != (desk.signer.address, desk.chain_id):
-            raise UsageError(
-                f"nonce {intent.nonce} is of {intent.sender} on chain {intent.chain_id}; the "
-                f"settings are for {desk.signer.address} on chain {desk.chain_id}"
-            )
     return intents
+
+
+def _desk_of(desk: Desk, intent: Intent) -> Desk:
+    """That of the intent's lane. Raises UsageError when its key or chain is not configured."""
+    found = desk.of(intent.sender)
+    if found is None or intent.chain_id != desk.chain_id:
+        raise UsageError(
+            f"nonce {intent.nonce} is of {intent.sender} on chain {intent.chain_id}; the settings "
+            f"are for {', '.join(desk.keys)} on chain {desk.chain_id}"
+        )
+    return found
 
 
 async def _ends(desk: Desk, records: Sequence[Outstanding]) -> list[str]:

@@ -85,7 +85,7 @@ async def _resume(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
 
 
 async def _dry(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
-    from saga.app import open_chain  # noqa: PLC0415 - the chain's libraries load slowly
+    from saga.chain_parts import open_chain  # noqa: PLC0415 - the chain's libraries load slowly
 
     settings = load(Settings)
     lines, guard = [], Guard(TABLE)

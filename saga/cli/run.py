@@ -6,6 +6,7 @@ import sys
 from adapters.log_setup import configure_logging
 from saga.app import run
 from saga.config import Settings, load
+from saga.signers import forget_environment
 
 RECURSION_LIMIT = 1000
 
@@ -13,6 +14,7 @@ RECURSION_LIMIT = 1000
 def run_orchestrator(*, adopt_pending: bool) -> None:
     """Raises ConfigError before anything is taken."""
     settings = load(Settings)
+    forget_environment()
     # eth_account's dependencies raise the limit to 100,000, where a hostile reply that nests deep
     # would overflow the stack of the process.
     sys.setrecursionlimit(RECURSION_LIMIT)

@@ -11,6 +11,7 @@ from adapters.redis_views import RedisViews
 from saga.cli.render import (
     Attempts,
     console,
+    cost_line,
     document,
     history_documents,
     iso,
@@ -121,6 +122,7 @@ def _print_saga(saga: Saga, attempts: Attempts, held: str | None) -> None:
         "failed in": saga.failed_in,
         "held": held,
         "token": saga.deployment.token if saga.deployment else None,
+        "cost": cost_line(saga),
         "tries": saga.attempts or None,
         "trace": saga.traceparent.split("-")[1] if saga.traceparent else None,
     }

@@ -199,13 +199,15 @@ async def test_hardhat_says_reverted_though_mined(hardhat_node: Node) -> None:
         found = await side.chain.look_up(second, Step.DEPLOY, content_of(second))
         assert isinstance(found, Absent)
         nonce = node.nonce() + 1
-        second = with_intent(second, await side.chain.sign(Step.DEPLOY, found.call, nonce))
+        second = with_intent(second, await side.lane.sign(Step.DEPLOY, found.call, nonce))
         await side.chain.send(first, Step.DEPLOY)
         assert await side.chain.send(second, Step.DEPLOY) == Sent()
         assert second.deploy is not None
         settled = side.watcher.expect(second.deploy, sent=False)
         await side.watcher.poll()
-        assert settled.result() == Reverted(second.deploy.attempts[0].hash, node.block_number)
+        tx_hash = second.deploy.attempts[0].hash
+        reverted = Reverted(tx_hash, node.block_number, node.cost(tx_hash))
+        assert settled.result() == reverted
     assert len(node.tokens()) == 1
 
 
@@ -247,7 +249,7 @@ async def test_base_fee_twenty_times_higher(node: Node) -> None:
         side.chain._oracle._fresh_until = 0.0
         call = await side.chain.priced(found.call)
         assert call.max_fee > dear
-        saga = with_intent(saga, await side.chain.sign(Step.DEPLOY, call, node.nonce()))
+        saga = with_intent(saga, await side.lane.sign(Step.DEPLOY, call, node.nonce()))
         await side.chain.send(saga, Step.DEPLOY)
         node.mine()
         assert saga.deploy is not None

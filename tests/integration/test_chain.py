@@ -121,10 +121,10 @@ async def test_nonces(node: Node) -> None:
         before = node.nonce()
         await side.broadcast(new_saga(MODEL), Step.DEPLOY)
         await side.watcher.poll()
-        assert (await side.chain.known_nonces(), side.chain.spent_nonces) == (before + 1, before)
+        assert (await side.lane.known_nonces(), side.lane.spent_nonces) == (before + 1, before)
         node.mine()
         await side.watcher.poll()
-        assert side.chain.spent_nonces == before + 1
+        assert side.lane.spent_nonces == before + 1
 
 
 async def test_next_block(node: Node) -> None:
@@ -257,7 +257,8 @@ async def test_reverted(node: Node, strategy: StrategyName) -> None:
         await side.chain.send(second, Step.DEPLOY)
         node.mine()
         assert isinstance(await side.settle(first, Step.DEPLOY), Mined)
-        reverted = Reverted(stored_hash(second), node.block_number)
+        cost = node.cost(stored_hash(second))
+        reverted = Reverted(stored_hash(second), node.block_number, cost)
         assert await side.settle(second, Step.DEPLOY) == reverted
         assert second.deploy is not None
         assert await side.chain.ask(second.deploy) == reverted
@@ -268,7 +269,7 @@ async def renumbered(side: ChainSide, saga: Saga, nonce: int) -> Saga:
     """The saga's deploy intent signed with another nonce."""
     found = await side.chain.look_up(saga, Step.DEPLOY, content_of(saga))
     assert isinstance(found, Absent)
-    return with_intent(saga, await side.chain.sign(Step.DEPLOY, found.call, nonce))
+    return with_intent(saga, await side.lane.sign(Step.DEPLOY, found.call, nonce))
 
 
 async def test_nonce_taken(
@@ -486,16 +487,16 @@ async def test_counting_again(node: Node) -> None:
     """Whoever waits for room in the lane is told of what others have spent, without a new block."""
     async with chain_side(node) as busy, chain_side(node, watching=False) as idle:
         await idle.watcher.poll()
-        before = idle.chain.spent_nonces
+        before = idle.lane.spent_nonces
         deployed = await busy.carry_out(new_saga(MODEL), Step.DEPLOY)
         await idle.watcher.poll()  # the head is seen, and nobody waits: nothing is counted
-        assert idle.chain.spent_nonces == before
+        assert idle.lane.spent_nonces == before
         waiting = asyncio.create_task(idle.chain.next_block())
         await asyncio.sleep(0)
         await idle.watcher.poll()
         await waiting
         assert deployed.deploy is not None
-        assert idle.chain.spent_nonces == deployed.deploy.nonce + 1
+        assert idle.lane.spent_nonces == deployed.deploy.nonce + 1
 
 
 async def test_watches_come_and_go_meanwhile(node: Node) -> None:

@@ -69,7 +69,7 @@ async def test_frozen_initcode(node: Node) -> None:
     async with chain_side(node, "create2") as side:
         found = await side.chain.look_up(new_saga(MODEL), Step.DEPLOY, content_of(new_saga(MODEL)))
         assert isinstance(found, Absent)
-        intent = await side.chain.sign(Step.DEPLOY, found.call, 0)
+        intent = await side.lane.sign(Step.DEPLOY, found.call, 0)
     sent = bytes.fromhex(found.call.data[2:])
     assert intent.to == PROXY
     assert intent.initcode_hash == "0x" + keccak(sent[32:]).hex()

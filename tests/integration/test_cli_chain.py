@@ -132,7 +132,7 @@ def test_status_of_an_idle_lane(service_node: Node, fleet_of: MakeFleet) -> None
     assert status["fees"]["limit_max_fee_gwei"] == "100"
     assert status["fees"]["offer_max_fee_gwei"] is not None
     assert (status["would_hold"], status["problems"]) == ([], [])
-    lane = status["lane"]
+    lane = status["lanes"][0]
     assert lane["address"] == DEV_ACCOUNT
     assert (lane["next_nonce"], lane["keeper"], lane["hold"]) == (None, None, None)
     assert lane["spent_nonces"] == lane["pending_nonces"] == service_node.nonce()
@@ -151,7 +151,7 @@ async def test_status_of_what_is_out(service_node: Node, fleet_of: MakeFleet) ->
     with blocks_held(service_node):
         await sent_out(fleet, service_node, sent)
         status = status_of(fleet)
-        lane = status["lane"]
+        lane = status["lanes"][0]
         first = service_node.nonce()
         assert (lane["spent_nonces"], lane["next_nonce"]) == (first, first + 4)
         assert lane["pending_nonces"] == first + 4
@@ -171,7 +171,7 @@ async def test_status_of_what_is_out(service_node: Node, fleet_of: MakeFleet) ->
         assert lane["outstanding"][3]["attempts"][0]["hash"] in text
         fleet.end()
         service_node.request("anvil_dropAllTransactions")
-        for each in status_of(fleet)["lane"]["outstanding"]:
+        for each in status_of(fleet)["lanes"][0]["outstanding"]:
             assert each["attempts"][0]["known"] is False
     fleet.start()
     assert audit(await fleet.settled(sent)) == []
@@ -187,7 +187,7 @@ def test_status_shows_holes_and_strangers(service_node: Node, fleet_of: MakeFlee
             kept = {"keeper": "w9", "keeper_until": 2**52, "hold": "base fee 200 gwei is too much"}
             client.hset(lane_key(fleet, service_node), mapping=kept)
         service_node.request("eth_sendTransaction", {"from": DEV_ACCOUNT, "to": STRANGER})
-        lane = status_of(fleet)["lane"]
+        lane = status_of(fleet)["lanes"][0]
         text = command(fleet, "status").stdout
     assert lane["holes"] == list(range(first, first + 70))
     assert lane["unknown_pending"] == [first]
@@ -344,7 +344,7 @@ async def test_a_record_that_changed_is_left_alone(service_node: Node, fleet_of:
         async with open_desk(settings) as desk:
             found = await desk.views.get(saga_id(raw))
             assert found is not None
-            planned, _ = await plan_replacements(desk, found, "bump")
+            _, planned, _ = await plan_replacements(desk, found, "bump")
             first = await _carry_out(desk, found, planned, "bump")
             dearer = [
                 msgspec.structs.replace(

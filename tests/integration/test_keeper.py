@@ -239,7 +239,7 @@ async def test_above_the_limit_it_holds(any_node: Node, valkey: EmbeddedValkey) 
         assert len((await lane.out(saga)).attempts) == 1
         standing = await lane.lane.standing()
         assert "MAX_FEE_GWEI" in standing.hold
-        assert lane.side.chain.hold == standing.hold
+        assert lane.side.lane.kept == standing.hold
         assert saga.deploy is not None
         watching = asyncio.create_task(lane.side.watcher.run())
         with pytest.raises(HeldError, match="MAX_FEE_GWEI"):
@@ -325,7 +325,7 @@ async def test_refused_bytes_of_the_dead_are_filled(any_node: Node, valkey: Embe
         assert [attempt.kind for attempt in out.attempts] == [AttemptKind.CALL, AttemptKind.FILL]
         fact = await mined_with(lane, saga)
     assert saga.deploy is not None
-    assert fact == NonceTaken(saga.deploy.nonce)
+    assert fact == NonceTaken(saga.deploy.nonce, any_node.cost(out.attempts[-1].hash))
 
 
 async def test_refused_bytes_of_the_living_are_not(any_node: Node, valkey: EmbeddedValkey) -> None:
@@ -413,7 +413,8 @@ async def test_a_keeper_without_a_node_gives_up(node: Node, valkey: EmbeddedValk
         rests = [await one.look() for _ in range(FAILED_ROUNDS)]
         assert rests[-1] > rests[0]
         assert not one.keeping
-        assert b"saga_lane_keeper 0.0" in cut_off.metrics.exposition()[0]
+        gauge = f'saga_lane_keeper{{signer="{DEV_ACCOUNT}"}} 0.0'
+        assert gauge.encode() in cut_off.metrics.exposition()[0]
         two = cut_off.keeper("two")
         proxy.heal()
         await two.round()

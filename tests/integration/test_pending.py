@@ -32,11 +32,15 @@ def send_as_a_stranger(node: Node) -> None:
 async def test_nothing_waits(node: Node, valkey: EmbeddedValkey) -> None:
     """Where nothing waits, or only what Redis knows, nothing is said."""
     async with lane_side(node, valkey.url) as lane:
-        assert await check_pending(lane.side.rpc, lane.lane, adopt=False) == []
+        assert (
+            await check_pending(lane.side.rpc, lane.lane, "DEPLOYER_PRIVATE_KEY", adopt=False) == []
+        )
         saga = await lane.intended("known")
         await lane.side.chain.send(saga, Step.DEPLOY)
         assert lane.in_pool == 1
-        assert await check_pending(lane.side.rpc, lane.lane, adopt=False) == []
+        assert (
+            await check_pending(lane.side.rpc, lane.lane, "DEPLOYER_PRIVATE_KEY", adopt=False) == []
+        )
 
 
 async def test_unknown_ones_are_named(node: Node, valkey: EmbeddedValkey) -> None:
@@ -44,7 +48,7 @@ async def test_unknown_ones_are_named(node: Node, valkey: EmbeddedValkey) -> Non
     async with lane_side(node, valkey.url) as lane:
         send_as_a_stranger(node)
         send_as_a_stranger(node)
-        (line,) = await check_pending(lane.side.rpc, lane.lane, adopt=False)
+        (line,) = await check_pending(lane.side.rpc, lane.lane, "DEPLOYER_PRIVATE_KEY", adopt=False)
     first = node.nonce()
     assert f"2 transaction(s) of {DEV_ACCOUNT}" in line
     assert f"nonces {first} to {first + 1}" in line
@@ -55,7 +59,9 @@ async def test_adopted_ones_are_passed_over(node: Node, valkey: EmbeddedValkey) 
     """With --adopt-pending the lane begins behind them, and both kinds are mined."""
     async with lane_side(node, valkey.url) as lane:
         send_as_a_stranger(node)
-        assert await check_pending(lane.side.rpc, lane.lane, adopt=True) == []
+        assert (
+            await check_pending(lane.side.rpc, lane.lane, "DEPLOYER_PRIVATE_KEY", adopt=True) == []
+        )
         saga = await lane.intended("behind")
         assert saga.deploy is not None
         assert saga.deploy.nonce == node.nonce() + 1
@@ -73,10 +79,10 @@ async def test_a_lost_lane_waits(node: Node, valkey: EmbeddedValkey) -> None:
         saga = await lane.intended("lost")
         await lane.side.chain.send(saga, Step.DEPLOY)
         with pytest.raises(HeldError, match="unknown to Redis") as held:
-            await strict.chain.known_nonces()
+            await strict.lane.known_nonces()
         assert held.value.hold == "unknown_pending"
         node.mine()
-        assert await strict.chain.known_nonces() == node.nonce()
+        assert await strict.lane.known_nonces() == node.nonce()
 
 
 def test_run_refuses(node: Node, valkey: EmbeddedValkey, tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ async def problems(
         _, lines = await check_chain(
             rpc,
             expected_chain=expected_chain,
-            sender=sender,
+            senders=[sender],
+            source="DEPLOYER_PRIVATE_KEY",
             registry=registry or node.registry,
             manager=manager or node.manager,
             create2=strategy == "create2",
@@ -77,7 +78,8 @@ async def test_chain_id(node: Node) -> None:
         chain_id, _ = await check_chain(
             rpc,
             expected_chain=None,
-            sender=DEV_ACCOUNT,
+            senders=[DEV_ACCOUNT],
+            source="DEPLOYER_PRIVATE_KEY",
             registry=node.registry,
             manager=node.manager,
             create2=False,

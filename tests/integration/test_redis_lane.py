@@ -6,10 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from eth_utils.address import to_checksum_address
 
 from adapters.embedded import EmbeddedValkey
 from adapters.redis_client import connect
 from adapters.redis_lane import Glance, RedisLane
+from adapters.redis_lanes import RedisLanes
 from saga.errors import StoreUnavailableError
 from saga.lane import Outstanding
 from saga.model import AttemptKind, Saga, State, Step
@@ -194,6 +196,22 @@ async def test_lanes_apart(corner: Corner) -> None:
         assert (await lane.standing()).next is None
 
 
+async def test_all_lanes(corner: Corner) -> None:
+    """Every lane that a replica ever looked after is listed, by chain and address; what is no lane
+    is left out."""
+    lanes = RedisLanes(corner.client, corner.keys)
+    assert await lanes.all() == []
+    other = "0x" + "cd" * 20
+    for chain_id, sender in ((31337, SENDER), (31337, other), (1, SENDER), (31337, SENDER.lower())):
+        await lanes.lane(chain_id, sender).keep("w1", lease_ms=1, hold="")
+    await corner.client.sadd(corner.keys.lanes, "nothing", "1:0x12", b"\xff")
+    assert [(lane.chain_id, lane.sender) for lane in await lanes.all()] == [
+        (1, to_checksum_address(SENDER)),
+        (31337, to_checksum_address(SENDER)),
+        (31337, to_checksum_address(other)),
+    ]
+
+
 async def test_history_without_a_saga(corner: Corner) -> None:
     """An attempt for a saga that is gone leaves no history of it behind."""
     saga = await in_pair(corner)
@@ -237,6 +255,7 @@ async def test_golden(corner: Corner) -> None:
     standing = await lane.standing()
     assert (standing.next, standing.fence, standing.keeper) == (7, 3, "")
     assert standing.hold == ""  # what a keeper said whose lease has run out is not true any more
+    assert standing.retired == GOLDEN["lane"]["retired"]
     assert (await lane.keep("w9", lease_ms=0, hold=GOLDEN["lane"]["hold"])).kept
     (out,) = await lane.read([5])
     assert (out.saga_id, out.step, out.cost_gas) == (GOLDEN["nonce"]["saga"], "deploy", 2_000_000)
@@ -250,6 +269,7 @@ async def test_golden_fields(corner: Corner) -> None:
     await in_pair(corner)
     await corner.lane().keep("w1", lease_ms=60_000, hold="funds")
     await corner.lane().raise_to(9)
+    await corner.lane().retire("drain", "0x" + "Cd" * 20)
     await add(corner, 3, 100, AttemptKind.CANCEL)
     await add(corner, 8, 101, AttemptKind.FILL)
     lane, records = await corner.stored_lane(), await corner.records()
@@ -270,6 +290,8 @@ async def test_store_away() -> None:
             lane.keep("w1", lease_ms=1, hold=""),
             lane.standing(),
             lane.raise_to(1),
+            lane.retire("lift"),
+            RedisLanes(client, Corner(client).keys).all(),
             lane.glances([1]),
             lane.read([1]),
             lane.states(["x"]),

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from adapters.embedded import EmbeddedValkey
+from saga.costs import Totals
 from saga.errors import TamperedError
 from saga.model import Saga, State, Step
 from tests.integration.lua.store import (
@@ -193,6 +194,18 @@ async def test_only_golden_fields(corner: Corner) -> None:
     assert fields[b"schema"].decode() == GOLDEN["schema"]
 
 
+async def test_totals(corner: Corner) -> None:
+    """The golden totals read as they were meant; what is no number, or of a later release, is
+    passed over; of a fresh Redis all are zero."""
+    assert await corner.views.totals() == Totals()
+    golden = GOLDEN["totals"]
+    await corner.client.hset(corner.keys.totals, mapping={**golden, "later": "5"})
+    expected = Totals(**{name: int(value) for name, value in golden.items()})
+    assert await corner.views.totals() == expected
+    await corner.client.hset(corner.keys.totals, mapping={"gas": "much", b"\xff": "1"})
+    assert await corner.views.totals() == msgspec.structs.replace(expected, gas=0)
+
+
 async def test_unreadable(corner: Corner) -> None:
     """A saga that does not decode keeps no other from being taken; shown, it says what is wrong."""
     worker = corner.worker()
@@ -241,5 +254,6 @@ async def test_reading_changes_nothing(corner: Corner) -> None:
     await corner.views.history(saga.id)
     await corner.views.counts()
     await corner.views.depths()
+    await corner.views.totals()
     corner.views.letter_of(msgspec.structs.replace(saga, failed_in=State.RECEIVED))
     assert await corner.contents() == before

@@ -53,7 +53,7 @@ async def test_the_sample_becomes_a_token_an_entry_and_an_event(
     assert audit(evidence) == []
     event = json.loads(evidence.events[0])
     expected = json.loads((GOLDEN / "token_deployed.json").read_bytes())
-    assert event.keys() == expected.keys()
+    assert event.keys() == {*expected, "deployment_cost_wei"}
     for name in ("event_type", "model_id", "token_symbol", "token_name", "mlflow_run_id"):
         assert event[name] == expected[name]
     for name in ("model_name", "model_version", "performance_metric", "performance_improvement"):
@@ -64,6 +64,8 @@ async def test_the_sample_becomes_a_token_an_entry_and_an_event(
     assert event["block_number"] == int(receipt["blockNumber"], 16)
     assert event["gas_used"] == str(int(receipt["gasUsed"], 16))
     assert event["gas_price"] == str(int(receipt["effectiveGasPrice"], 16))
+    costs = [service_node.cost(event[f"{each}transaction_hash"]) for each in ("", "registry_")]
+    assert event["deployment_cost_wei"] == str(sum(cost.wei for cost in costs))
     assert event["contributor_address"] == "0x742D35cC6634C0532925a3b844BC9E7595f82b3d"
     assert event["network"] == "localhost"
     address = event["token_address"]
@@ -76,6 +78,8 @@ async def test_the_sample_becomes_a_token_an_entry_and_an_event(
     shown = json.loads(saga_command(fleet, "show", "model_123", "--json").stdout)
     assert shown["state"] == "ACKED"
     assert shown["token_address"] == address
+    assert shown["cost"]["gas_used"] == sum(cost.gas for cost in costs)
+    assert shown["cost"]["fees_wei"] == event["deployment_cost_wei"]
 
 
 async def test_the_real_messages_end_as_the_rules_say(fleet_of: MakeFleet) -> None:

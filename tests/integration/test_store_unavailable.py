@@ -34,7 +34,7 @@ CALLS: dict[str, Call] = {
     "release": lambda journal, saga: journal.release([saga]),
     "claim_model": lambda journal, saga: journal.claim_model(saga, "model_1", "c"),
     "intend": lambda journal, saga: journal.intend(saga, [intent(0)], cost_gas=0, spent=0, known=0),
-    "abandon": lambda journal, saga: journal.abandon(saga, Step.DEPLOY, attempts=1, note="no"),
+    "abandon": lambda journal, saga: journal.abandon(saga, [Step.DEPLOY], attempts=1, note="no"),
     "postpone": lambda journal, saga: journal.postpone(saga, seconds=1, attempts=1, error="no"),
     "move": lambda journal, saga: journal.move(saga, State.VALIDATED, Change(saga=saga)),
 }

@@ -22,6 +22,7 @@ from adapters.redis_client import connect
 from adapters.redis_codec import decode
 from saga.actions import Fail
 from saga.change import change_of
+from saga.costs import Cost, raised
 from saga.errors import LeaseLostError
 from saga.lane import Outstanding
 from saga.messages import identify
@@ -175,7 +176,8 @@ class JournalMachine(RuleBasedStateMachine):
         worker, saga = self._lease(which)
         state = State.VALIDATED if step is Step.DEPLOY else State.TOKEN_DEPLOYED
         if saga.state is state and saga.intent(step) is not None:
-            after = self.run(worker.abandon(saga, step, attempts=1, note="reverted"))
+            cost = Cost(21_000, 15 * 10**8)
+            after = self.run(worker.abandon(saga, [step], attempts=1, note="reverted", cost=cost))
             self.leases[saga.id] = (worker, after)
             self._settle(saga, after)
 
@@ -338,6 +340,7 @@ class JournalMachine(RuleBasedStateMachine):
         self._law_messages(found, sagas)
         self._law_events(found, sagas)
         self._law_chain(found, sagas)
+        self._law_totals(found, sagas)
         for saga_id, before in self.seen.items():
             now = sagas[saga_id]
             assert (now.version, now.lease.fence) >= (before.version, before.lease.fence)
@@ -390,6 +393,19 @@ class JournalMachine(RuleBasedStateMachine):
         self._law_records(found, intents)
         deploying = Counter(saga.model_id for saga in sagas.values() if saga.deploy)
         assert all(count == 1 for count in deploying.values())
+
+    def _law_totals(self, found: dict[bytes, Any], sagas: dict[str, Saga]) -> None:
+        """The totals are the sum of what the sagas did and paid, each counted once."""
+        blank = {"deployment": None, "registration": None, "gas_used": 0, "fees_wei": 0}
+        expected: Counter[str] = Counter()
+        for saga in sagas.values():
+            expected.update(
+                msgspec.structs.asdict(raised(msgspec.structs.replace(saga, **blank), saga))
+            )
+        totals = found.get(self.corner.keys.totals.encode(), {})
+        assert {name.decode(): int(count) for name, count in totals.items()} == {
+            name: count for name, count in expected.items() if count
+        }
 
     def _law_records(self, found: dict[bytes, Any], intents: list[Intent]) -> None:
         """Each nonce below the next has one record, or is settled, or is a hole that nobody took;

@@ -12,19 +12,23 @@ from web3.types import RPCEndpoint
 
 from adapters.chain import EvmChain
 from adapters.chain_history import ChainHistory
+from adapters.chain_lane import ChainLane
 from adapters.contracts import CONTROLLER_UPDATED, GET_TOKEN, NAME, SYMBOL, Function
 from adapters.embedded import DEV_ACCOUNT, DEV_MNEMONIC_KEY
 from adapters.fee_oracle import FeeOracle
 from adapters.gas import GasBook
 from adapters.key_local import LocalKey
 from adapters.lookup import Lookup
+from adapters.metrics import Metrics
+from adapters.purse import Purse
 from adapters.rpc_pool import RpcPool
 from adapters.signer import Signer
 from adapters.strategies import Create2Strategy, ManagerStrategy, Strategy
 from adapters.watcher import AttemptsOf, BlockWatcher
 from saga.cli.contracts import deploy
+from saga.costs import Cost
 from saga.facts import Absent, Mined
-from saga.fees import Limits
+from saga.fees import Budget, Limits
 from saga.messages import ModelReadyToDeployMessage, parse
 from saga.model import Attempt, Deployment, Intent, Lease, Saga, State, Step
 from saga.ports import Watched
@@ -94,6 +98,12 @@ class Node:
     def block_number(self) -> int:
         return int(self.request("eth_blockNumber"), 16)
 
+    def cost(self, tx_hash: str) -> Cost:
+        """What a mined transaction took, as the node says."""
+        receipt = self.request("eth_getTransactionReceipt", tx_hash)
+        gas, price = int(receipt["gasUsed"], 16), int(receipt["effectiveGasPrice"], 16)
+        return Cost(gas, gas * price)
+
     def tokens(self) -> set[str]:
         """All contracts that ever said who controls them: every HokusaiToken."""
         query = {"fromBlock": "0x0", "toBlock": "latest", "topics": [CONTROLLER_UPDATED.topic]}
@@ -133,12 +143,14 @@ class ChainSide(NamedTuple):
     signer: Signer
     strategy: Strategy
     rpc: RpcPool
+    lane: ChainLane
+    purse: Purse
 
     async def intend(self, saga: Saga, step: Step) -> Saga:
         """Look up, find nothing, sign with the account's next nonce: the saga with its intent."""
         found = await self.chain.look_up(saga, step, content_of(saga))
         assert isinstance(found, Absent), found
-        intent = await self.chain.sign(step, found.call, await self.chain.known_nonces())
+        intent = await self.lane.sign(step, found.call, await self.lane.known_nonces())
         return with_intent(saga, intent)
 
     async def broadcast(self, saga: Saga, step: Step) -> Saga:
@@ -152,9 +164,9 @@ class ChainSide(NamedTuple):
         found = await self.chain.look_up(saga, Step.DEPLOY, content_of(saga))
         assert isinstance(found, Absent), found
         assert found.follow is not None
-        nonce = await self.chain.known_nonces()
-        saga = with_intent(saga, await self.chain.sign(Step.DEPLOY, found.call, nonce))
-        return with_intent(saga, await self.chain.sign(Step.REGISTER, found.follow, nonce + 1))
+        nonce = await self.lane.known_nonces()
+        saga = with_intent(saga, await self.lane.sign(Step.DEPLOY, found.call, nonce))
+        return with_intent(saga, await self.lane.sign(Step.REGISTER, found.follow, nonce + 1))
 
     async def settle(self, saga: Saga, step: Step) -> Watched:
         """Watch the step's intent until something is known of it."""
@@ -201,14 +213,14 @@ async def chain_side(
     rpc = RpcPool([url] if isinstance(url, str) else list(url or [node.url]))
     watcher = BlockWatcher(
         rpc,
-        signer.address,
+        [signer.address],
         confirmations=confirmations,
         poll_seconds=POLL_SECONDS,
         attempts_of=attempts_of,
     )
     history = ChainHistory(rpc, watcher, from_block=0)
     plan = strategy_of(node, strategy)
-    gas = GasBook(rpc, signer.address)
+    gas = GasBook(rpc, lambda: signer.address)
     lookup = Lookup(
         rpc,
         history,
@@ -219,21 +231,22 @@ async def chain_side(
         pipelined=True,
     )
     oracle = FeeOracle(rpc, percentile=50.0, tip_floor=1)
-    chain = EvmChain(
+    purse = Purse(
         rpc,
-        watcher,
-        lookup,
-        gas,
-        oracle,
-        limits,
-        signer,
-        chain_id=node.chain_id,
-        adopt_pending=adopt_pending,
+        [signer.address],
+        Metrics(),
+        least=0,
+        poll_seconds=POLL_SECONDS,
+        busy=lambda: True,
     )
+    lane = ChainLane(
+        rpc, watcher, signer, purse, chain_id=node.chain_id, adopt_pending=adopt_pending
+    )
+    chain = EvmChain(rpc, watcher, lookup, gas, oracle, Budget(limits), [lane])
     await watcher.poll()
     task = asyncio.create_task(watcher.run()) if watching else None
     try:
-        yield ChainSide(chain, watcher, history, signer, plan, rpc)
+        yield ChainSide(chain, watcher, history, signer, plan, rpc, lane, purse)
     finally:
         if task is not None:
             task.cancel()

@@ -48,18 +48,22 @@ def message(model_id: str, **changes: Any) -> bytes:
     return json.dumps(payload(model_id, **changes)).encode()
 
 
+def _given(settings: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in settings.items() if value}
+
+
 class Fleet:
     """Replicas that share one Redis, one chain and one key. Leaving the block ends them all.
 
     `rpc_url` is the node itself, where this looks for what there is; the replicas are given another
-    way there by the setting WEB3_PROVIDER_URL.
+    way there by the setting WEB3_PROVIDER_URL. A setting that is empty is not set.
     """
 
     def __init__(
         self, redis_url: str, rpc_url: str, contracts: dict[str, str], folder: Path, **settings: str
     ) -> None:
         self._node_url = rpc_url
-        self.environment = {
+        environment = {
             "REDIS_URL": redis_url,
             "WEB3_PROVIDER_URL": rpc_url,
             "DEPLOYER_PRIVATE_KEY": DEV_MNEMONIC_KEY,
@@ -70,6 +74,7 @@ class Fleet:
             **contracts,
             **settings,
         }
+        self.environment = _given(environment)
         self._folder = folder
         self._replicas: list[subprocess.Popen[bytes]] = []
         self._ports: list[int] = []
@@ -93,7 +98,7 @@ class Fleet:
 
     def start(self, **changes: str) -> subprocess.Popen[bytes]:
         """One more replica, as an operator starts it; `changes` are this one's own settings."""
-        settings = {**self.environment, **changes}
+        settings = _given({**self.environment, **changes})
         replica = start_replica(settings, self._folder, self._log(len(self._replicas)))
         self._replicas.append(replica)
         self._ports.append(int(settings["HTTP_PORT"]))

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,7 +12,7 @@ from adapters.keeper import Keeper
 from adapters.metrics import Metrics
 from adapters.redis_lane import RedisLane
 from saga.facts import Absent
-from saga.fees import Limits
+from saga.fees import Budget, Limits
 from saga.lane import Outstanding, Pace
 from saga.model import Saga, State, Step
 from tests.integration.lua.store import Corner, Worker, fail, opened
@@ -42,13 +43,13 @@ class LaneSide(NamedTuple):
             self.side.rpc,
             self.side.signer,
             FeeOracle(self.side.rpc, percentile=50.0, tip_floor=1, monotonic=_ever_later()),
-            limits,
+            Budget(limits),
             pace,
-            self.metrics,
+            self.metrics.lane(self.lane.sender),
             worker=name,
             chain_id=self.node.chain_id,
             lease_seconds=30.0,
-            on_hold=lambda hold: setattr(self.side.chain, "hold", hold),
+            on_hold=partial(setattr, self.side.lane, "kept"),
         )
 
     async def intended(self, model_id: str, **changes: Any) -> Saga:
@@ -59,14 +60,14 @@ class LaneSide(NamedTuple):
         assert isinstance(found, Absent), found
         call = msgspec.structs.replace(found.call, **changes)
         await self.side.watcher.poll()
-        nonce, known = self.side.chain.spent_nonces, None
+        nonce, known = self.side.lane.spent_nonces, None
         while True:
-            intent = await self.side.chain.sign(Step.DEPLOY, call, nonce)
+            intent = await self.side.lane.sign(Step.DEPLOY, call, nonce)
             answer = await self.journal.intend(
                 saga,
                 [intent],
                 cost_gas=call.cost_gas,
-                spent=self.side.chain.spent_nonces,
+                spent=self.side.lane.spent_nonces,
                 known=known,
             )
             if answer.saga is not None:
@@ -75,7 +76,7 @@ class LaneSide(NamedTuple):
                 nonce = answer.next_nonce
             else:
                 assert answer.nonce_unknown, answer
-                known = await self.side.chain.known_nonces()
+                known = await self.side.lane.known_nonces()
 
     async def out(self, saga: Saga) -> Outstanding:
         """The record of the nonce of the saga's deployment."""

@@ -100,6 +100,7 @@ def key_parts() -> set[str]:
         keys.index_prefix,
         keys.claim("\n"),
         keys.sagas_of("\n"),
+        keys.price("\n"),
         keys.nonce(0, "\n", 0),
     ]
     parts = {part for key in built for part in re.split(r"\n|0:|0$", key)}
@@ -119,7 +120,17 @@ def strings(path: Path) -> Iterator[str]:
 
 def test_key_parts_known() -> None:
     """The parts that the next test looks for are those that keys are made of."""
-    parts = {"id:", ":history", "due", "state:", "model:", "sagas-of:", "lane:", ":nonce:"}
+    parts = {
+        "id:",
+        ":history",
+        "due",
+        "state:",
+        "model:",
+        "sagas-of:",
+        "lane:",
+        ":nonce:",
+        "price:",
+    }
     assert key_parts() == parts
 
 

@@ -15,6 +15,7 @@ from adapters.redis_journal import RedisJournal
 from adapters.redis_keys import RedisKeys
 from adapters.redis_lane import RedisLane
 from adapters.redis_views import RedisViews
+from saga.costs import charged, receipt_cost
 from saga.messages import identify
 from saga.model import (
     Attempt,
@@ -251,6 +252,8 @@ class Corner:
                     values.hgetall(key)
                 case b"list":
                     values.lrange(key, 0, -1)
+                case b"set":
+                    values.smembers(key)
                 case b"zset":
                     values.zrange(key, 0, -1, withscores=True)
                 case _:
@@ -282,15 +285,19 @@ async def advance(worker: Worker, saga: Saga, to: State, **changes: Any) -> Saga
 
 async def confirm(worker: Worker, saga: Saga) -> Saga:
     """The move of a step whose transaction is mined: its result is stored, its bytes are not."""
+    changes: dict[str, Any]
     if saga.state is State.VALIDATED:
         deploy = _without_bytes(saga.deploy)
-        return await advance(
-            worker, saga, State.TOKEN_DEPLOYED, deployment=DEPLOYMENT, deploy=deploy
-        )
-    register = _without_bytes(saga.register)
-    return await advance(
-        worker, saga, State.REGISTERED, registration=REGISTRATION, register=register
-    )
+        changes = {"deployment": DEPLOYMENT, "deploy": deploy}
+        return await advance(worker, saga, State.TOKEN_DEPLOYED, **changes, **paid(saga))
+    changes = {"registration": REGISTRATION, "register": _without_bytes(saga.register)}
+    return await advance(worker, saga, State.REGISTERED, **changes, **paid(saga))
+
+
+def paid(saga: Saga, receipt: Receipt = RECEIPT) -> dict[str, Any]:
+    """The fields of a saga that has paid for one transaction more."""
+    after = charged(saga, receipt_cost(receipt))
+    return {"gas_used": after.gas_used, "fees_wei": after.fees_wei}
 
 
 def _without_bytes(signed: Intent | None) -> Intent | None:
@@ -305,8 +312,8 @@ async def walk(worker: Worker, saga: Saga, to: State) -> Saga:
     for state in PATH[PATH.index(saga.state) + 1 : PATH.index(to) + 1]:
         changes: dict[State, dict[str, object]] = {
             State.VALIDATED: {"model_id": saga.model_id or "model_1"},
-            State.TOKEN_DEPLOYED: {"deployment": DEPLOYMENT},
-            State.REGISTERED: {"registration": REGISTRATION},
+            State.TOKEN_DEPLOYED: {"deployment": DEPLOYMENT, **paid(saga)},
+            State.REGISTERED: {"registration": REGISTRATION, **paid(saga)},
         }
         change = Change(
             saga=msgspec.structs.replace(saga, **changes.get(state, {})),

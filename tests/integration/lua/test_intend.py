@@ -298,7 +298,7 @@ async def test_abandoned(corner: Corner) -> None:
     """A step whose intent was given up takes a new nonce, and has one record."""
     worker = corner.worker()
     saga = await obtain(worker, await validated(corner, worker))
-    saga = await worker.abandon(saga, Step.DEPLOY, attempts=1, note="reverted")
+    saga = await worker.abandon(saga, [Step.DEPLOY], attempts=1, note="reverted")
     saga = await obtain(worker, saga)
     assert saga.deploy == intent(1)
     assert await owners(corner) == {1: (saga.id, "deploy")}

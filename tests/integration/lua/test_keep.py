@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from adapters.redis_keys import lane_name
 from saga.model import State
 from tests.integration.lua.store import CHAIN_ID, SENDER, Corner, intent
 
@@ -43,6 +44,26 @@ async def test_next(corner: Corner) -> None:
     assert (await lane.keep("w1", lease_ms=LEASE_MS, hold="")).next == 8
     assert (await lane.keep("w2", lease_ms=LEASE_MS, hold="")).next == 8
     assert (await corner.stored_lane())[b"next"] == b"8"
+
+
+async def test_registered(corner: Corner) -> None:
+    """Whoever asks, keeper or not, the set of all lanes has the lane once."""
+    for worker in ("w1", "w2", "w1"):
+        await corner.lane().keep(worker, lease_ms=LEASE_MS, hold="")
+    names = await corner.client.smembers(corner.keys.lanes)
+    assert names == {lane_name(CHAIN_ID, SENDER).encode()}
+
+
+async def test_mark(corner: Corner) -> None:
+    """Keeper and others learn that the lane is handed over, and that it is not any more."""
+    lane = corner.lane()
+    assert (await lane.keep("w1", lease_ms=LEASE_MS, hold="")).retired == ""
+    await lane.retire("drain", "0xB")
+    for worker in ("w1", "w2"):
+        standing = await lane.keep(worker, lease_ms=LEASE_MS, hold="")
+        assert standing.retired == "draining:0xB"
+    await lane.retire("lift")
+    assert (await lane.keep("w2", lease_ms=LEASE_MS, hold="")).retired == ""
 
 
 async def test_other(corner: Corner) -> None:

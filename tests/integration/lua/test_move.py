@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from adapters.redis_lane import FILL_KEPT_MS
-from saga.actions import Fail
+from saga.actions import Advance, Fail
 from saga.change import change_of
+from saga.costs import Totals, receipt_cost
 from saga.errors import LeaseLostError
 from saga.model import ErrorClass, Saga, State, Step
 from saga.ports import Change
@@ -17,6 +18,8 @@ from tests.integration.lua.store import (
     EVENT,
     LOSSES,
     PATH,
+    RECEIPT,
+    REGISTRATION,
     SENDER,
     Corner,
     Worker,
@@ -97,7 +100,7 @@ async def test_within_a_state(corner: Corner) -> None:
     entered = await corner.client.zscore(corner.keys.index(State.VALIDATED), saga.id)
     stored = (await worker.propose(saga, intent(0), spent=0, known=0)).saga
     assert stored is not None
-    after = await worker.abandon(stored, Step.DEPLOY, attempts=1, note="reverted")
+    after = await worker.abandon(stored, [Step.DEPLOY], attempts=1, note="reverted")
     found = await corner.read(saga)
     assert msgspec.structs.replace(found, updated_ms=after.updated_ms) == after
     assert (found.deploy, found.attempts, found.state) == (None, 1, State.VALIDATED)
@@ -205,7 +208,7 @@ async def test_record_of_the_abandoned(corner: Corner, step: Step, left: int) ->
     """An intent that is given up goes with its record; the other step keeps both."""
     worker = corner.worker()
     saga = await in_pair(corner, worker)
-    after = await worker.abandon(saga, step, attempts=1, note="reverted")
+    after = await worker.abandon(saga, [step], attempts=1, note="reverted")
     stored = await corner.read(saga)
     assert stored.intent(step) is None
     assert [each.nonce for each in (stored.deploy, stored.register) if each] == [left]
@@ -228,8 +231,154 @@ async def test_records_of_the_lost(corner: Corner, loss: str) -> None:
     with pytest.raises(LeaseLostError):
         await worker.move(saga, State.DEAD_LETTERED, cancelled(saga, *Step))
     with pytest.raises(LeaseLostError):
-        await worker.abandon(saga, Step.DEPLOY, attempts=1, note="reverted")
+        await worker.abandon(saga, [Step.DEPLOY], attempts=1, note="reverted")
     assert await corner.contents() == before
+
+
+# --- What is counted.
+
+PRICED = msgspec.structs.replace(RECEIPT, native_usd="3000")
+# 1,000,000 gas at 1 gwei, at 3000 dollars.
+ONE = {"gas": 10**6, "fees_gwei": 10**6}
+PAID = {"gas_used": 10**6, "fees_wei": 10**15}
+TWICE = {"gas_used": 2 * 10**6, "fees_wei": 2 * 10**15}
+
+
+async def deploy(worker: Worker, saga: Saga, *, adopted: bool = False) -> Saga:
+    """The move to TOKEN_DEPLOYED, as the engine makes it."""
+    deployment = msgspec.structs.replace(DEPLOYMENT, receipt=PRICED, adopted=adopted)
+    change = change_of(saga, Advance(deployment=deployment))
+    return await worker.move(saga, State.TOKEN_DEPLOYED, change)
+
+
+async def register(worker: Worker, saga: Saga, *, adopted: bool = False) -> Saga:
+    registration = msgspec.structs.replace(REGISTRATION, receipt=PRICED, adopted=adopted)
+    change = change_of(saga, Advance(registration=registration))
+    return await worker.move(saga, State.REGISTERED, change)
+
+
+async def test_counted(corner: Corner) -> None:
+    """Each deployment, registration and fee is counted in the write that stores it, and a repeated
+    write counts nothing."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.VALIDATED)
+    assert await corner.views.totals() == Totals()
+    saga = await deploy(worker, saga)
+    assert await corner.views.totals() == Totals(deployments=1, **ONE)
+    saga = await register(worker, saga)
+    expected = Totals(
+        deployments=1,
+        registrations=1,
+        priced=1,
+        gas=2 * 10**6,
+        fees_gwei=2 * 10**6,
+        usd_micro=6_000_000,
+    )
+    assert [await worker.scripts.again() for _ in range(3)] == [b"DUPLICATE"] * 3
+    assert await corner.views.totals() == expected
+    assert {name: getattr(await corner.read(saga), name) for name in TWICE} == TWICE
+    await acknowledge(worker, await publish(worker, saga))
+    assert await corner.views.totals() == expected
+
+
+async def test_counted_adopted(corner: Corner) -> None:
+    """What is adopted is counted apart, and costs nothing."""
+    worker = corner.worker()
+    saga = await deploy(worker, await corner.begin_in(worker, State.VALIDATED), adopted=True)
+    await register(worker, saga, adopted=True)
+    assert await corner.views.totals() == Totals(adopted=1)
+    assert (await corner.read(saga)).gas_used == 0
+
+
+async def test_counted_abandoned(corner: Corner) -> None:
+    """What came to nothing is paid all the same, once, and adds up with what follows."""
+    worker = corner.worker()
+    saga = await in_pair(corner, worker)
+    cost = receipt_cost(RECEIPT)
+    after = await worker.abandon(saga, [Step.DEPLOY], attempts=1, note="reverted", cost=cost)
+    assert await worker.scripts.again() == b"DUPLICATE"
+    assert await corner.views.totals() == Totals(**ONE)
+    stored = await corner.read(saga)
+    assert msgspec.structs.replace(stored, updated_ms=after.updated_ms) == after
+    assert {name: getattr(stored, name) for name in PAID} == PAID
+    assert {name: getattr(await deploy(worker, after), name) for name in TWICE} == TWICE
+
+
+async def test_counted_cancelled(corner: Corner) -> None:
+    """An operator's self-send is paid by the saga that it ends."""
+    worker = corner.worker()
+    saga = await in_pair(corner, worker)
+    action = Fail(ErrorClass.CANCELLED, "cancelled", tuple(Step), receipt_cost(RECEIPT))
+    await worker.move(saga, State.DEAD_LETTERED, change_of(saga, action))
+    assert await corner.views.totals() == Totals(**ONE)
+    assert {name: getattr(await corner.read(saga), name) for name in PAID} == PAID
+
+
+async def test_counted_once_over_a_resume(corner: Corner) -> None:
+    """A dead letter that is resumed keeps what it has paid, and counts only what is new."""
+    worker = corner.worker()
+    saga = await deploy(worker, await corner.begin_in(worker, State.VALIDATED))
+    await fail(worker, saga)
+    dead = await corner.read(saga)
+    assert await corner.views.resume(dead, State.TOKEN_DEPLOYED, actor="operator") == "OK"
+    (saga,) = await worker.take_due(1)
+    assert await corner.views.totals() == Totals(deployments=1, **ONE)
+    saga = await register(worker, saga)
+    totals = await corner.views.totals()
+    assert (totals.deployments, totals.registrations, totals.priced) == (1, 1, 1)
+    assert (totals.gas, totals.usd_micro) == (2 * 10**6, 6_000_000)
+    assert {name: getattr(await corner.read(saga), name) for name in TWICE} == TWICE
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "flushed"])
+async def test_lost_count_nothing(corner: Corner, loss: str) -> None:
+    """Who lost the lease counts nothing."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.VALIDATED)
+    await LOSSES[loss][0](corner, saga)
+    with pytest.raises(LeaseLostError):
+        await deploy(worker, saga)
+    assert await corner.views.totals() == Totals()
+
+
+async def test_counts_outlive(corner: Corner) -> None:
+    """The totals stay when the sagas that they count are gone."""
+    worker = corner.worker(retention_seconds=1000)
+    saga = await deploy(worker, await corner.begin_in(worker, State.VALIDATED))
+    saga = await publish(worker, await register(worker, saga))
+    await acknowledge(worker, saga)
+    assert await corner.client.pttl(corner.keys.totals) == -1
+    await corner.client.delete(corner.keys.saga(saga.id))
+    assert (await corner.views.totals()).deployments == 1
+
+
+@pytest.mark.parametrize("broken", ["a hash", "a counter"])
+async def test_broken_counter(corner: Corner, broken: str) -> None:
+    """A counter that somebody has broken keeps no saga from moving."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.VALIDATED)
+    if broken == "a hash":
+        await corner.client.set(corner.keys.totals, "x")
+    else:
+        await corner.client.hset(corner.keys.totals, "gas", "x")
+    saga = await deploy(worker, saga)
+    assert await corner.indexes(saga) == [State.TOKEN_DEPLOYED]
+    assert (await corner.read(saga)).gas_used == 10**6
+    if broken == "a counter":
+        assert (await corner.views.totals()).deployments == 1
+
+
+async def test_told(corner: Corner) -> None:
+    """Whoever counts in this process is told of each write once, refused ones left out."""
+    told: list[tuple[int, int]] = []
+    worker = corner.worker(on_written=lambda a, b: told.append((a.gas_used, b.gas_used)))
+    saga = await corner.begin_in(worker, State.VALIDATED)
+    told.clear()
+    deployed = await deploy(worker, saga)
+    with pytest.raises(LeaseLostError):
+        await register(worker, nobody(deployed))
+    await register(worker, deployed)
+    assert told == [(0, 10**6), (10**6, 2 * 10**6)]
 
 
 async def test_event_with_state(corner: Corner) -> None:

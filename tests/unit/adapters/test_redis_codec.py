@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters import redis_codec as codec
-from adapters.redis_keys import RedisKeys
+from adapters.redis_keys import RedisKeys, lane_name
 from saga.errors import TamperedError
 from saga.model import (
+    PRICE_PATTERN,
     SCHEMA,
     Attempt,
     AttemptKind,
@@ -45,6 +46,7 @@ RECEIPT = Receipt(
     gas_used=1000000,
     gas_price=1000000000,
 )
+PRICED = msgspec.structs.replace(RECEIPT, l1_fee=5000000, native_usd="3000.25")
 
 
 def intent(step: Step, nonce: int, raw: str) -> Intent:
@@ -85,7 +87,9 @@ SAGA = Saga(
     deploy=intent(Step.DEPLOY, 5, ""),
     register=intent(Step.REGISTER, 6, "0x02f8"),
     deployment=Deployment(token=TOKEN, receipt=RECEIPT, adopted=True),
-    registration=Registration(receipt=RECEIPT, adopted=False),
+    registration=Registration(receipt=PRICED, adopted=False),
+    gas_used=2100000,
+    fees_wei=2 * 10**15,
     traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
 )
 
@@ -145,7 +149,10 @@ def test_golden_keys() -> None:
         "index": keys.index(State.RECEIVED),
         "claim": keys.claim("model_1"),
         "sagas_of": keys.sagas_of("model_1"),
+        "totals": keys.totals,
         "lane": keys.lane(31337, SENDER),
+        "lanes": keys.lanes,
+        "lane_name": lane_name(31337, SENDER),
         "nonce": keys.nonce(31337, SENDER, 5),
     } == GOLDEN["keys"]
 
@@ -222,7 +229,7 @@ def test_golden_history() -> None:
 def test_least() -> None:
     """A hash with the fields of an admission alone is a saga with everything else unset."""
     optional = {*codec._TEXTS, *codec._STRUCTS, "op", "attempts", "takeovers", "failed_in"}
-    names = set(GOLDEN["hash"]) - optional - {"claim_same"}
+    names = set(GOLDEN["hash"]) - optional - {"claim_same", "gas_used", "fees_wei"}
     assert codec.decode({name.encode(): HASH[name.encode()] for name in names}) == Saga(
         id=SAGA.id,
         state=SAGA.state,
@@ -251,6 +258,10 @@ def test_unknown_field() -> None:
         ("deploy", b'{"step":"deploy"}'),
         ("register", b'{"step":"mint"}'),
         ("deployment", b"null"),
+        ("gas_used", b"many"),
+        ("fees_wei", b"1e18"),
+        ("registration", HASH[b"registration"].replace(b"3000.25", b"NaN")),
+        ("registration", HASH[b"registration"].replace(b"3000.25", b"1E+9")),
     ],
 )
 def test_tampered(field: str, value: bytes) -> None:
@@ -278,6 +289,8 @@ receipts = st.builds(
     sender=texts,
     gas_used=counts,
     gas_price=st.integers(0, 2**64 - 1),
+    l1_fee=st.integers(0, 2**64 - 1),
+    native_usd=st.none() | st.from_regex(PRICE_PATTERN.replace("$", r"\Z"), fullmatch=True),
 )
 fees = st.integers(0, 2**64 - 1)
 attempts = st.builds(
@@ -324,6 +337,8 @@ sagas = st.builds(
     register=st.none() | intents,
     deployment=st.none() | st.builds(Deployment, token=texts, receipt=receipts),
     registration=st.none() | st.builds(Registration, receipt=receipts, adopted=st.booleans()),
+    gas_used=counts,
+    fees_wei=st.integers(0, 10**30),
     traceparent=optional,
 )
 

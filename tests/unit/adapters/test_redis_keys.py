@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.redis_keys import RedisKeys
+from adapters.redis_keys import RedisKeys, lane_name, lane_of
 from saga.model import State
 
 
@@ -20,6 +20,10 @@ def everything(found: RedisKeys) -> list[str]:
         *(found.index(state) for state in State),
         found.claim("x"),
         found.sagas_of("x"),
+        found.price("x"),
+        found.price("y"),
+        found.totals,
+        found.lanes,
         found.lane(1, "0xAB"),
         found.nonce(1, "0xAB", 0),
         found.nonce(1, "0xAB", 1),
@@ -67,7 +71,7 @@ def test_nonces_apart(chain_id: int, nonce: int) -> None:
 
 @given(model=st.text())
 @pytest.mark.parametrize(
-    "other", ["due", "state:RECEIVED", "id:x", "lane:1:0xab", "lane:1:0xab:nonce:0"]
+    "other", ["due", "totals", "state:RECEIVED", "id:x", "lane:1:0xab", "lane:1:0xab:nonce:0"]
 )
 def test_models_apart(other: str, model: str) -> None:
     """No model id, whatever a producer calls it, makes the key of something else."""
@@ -75,3 +79,10 @@ def test_models_apart(other: str, model: str) -> None:
     own = {found.claim(model), found.sagas_of(model)}
     assert len(own) == 2
     assert not own & {f"p:{other}", found.saga(model), found.history(model), found.due}
+
+
+def test_lane_names() -> None:
+    """A lane's name tells its chain and its sender, in small letters; what is none is refused."""
+    assert lane_of(lane_name(31337, "0xAB")) == (31337, "0xab")
+    with pytest.raises(ValueError, match="x"):
+        lane_of("x:0xab")

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,22 @@ MALFORMED = [
     ("DEPLOYER_KMS_KEY_ID", "", "at least 1 character"),
     ("DEPLOYER_SIGNER_URL", SECRET, "must begin with http:// or https://"),
     ("DEPLOYER_SIGNER_URL", f"https://a:{SECRET}", "no port that is a number"),
+    ("MIN_BALANCE_WEI", "-1", "greater than or equal to 0"),
+    ("MIN_BALANCE_WEI", "0.5", "valid integer"),
+    ("DEPLOYMENTS_PER_HOUR", "-1", "greater than or equal to 0"),
+    ("DEPLOYMENTS_PER_HOUR", "inf", "finite"),
+    ("NATIVE_TOKEN_USD", "cheap", "valid decimal"),
+    ("NATIVE_TOKEN_USD", "0", "greater than 0"),
+    ("NATIVE_TOKEN_USD", "nan", "finite"),
+    ("NATIVE_TOKEN_USD", "1E10", "less than or equal to 1000000000"),
+    ("NATIVE_TOKEN_USD", "1E-19", "no more than 18 decimal places"),
+    ("NATIVE_TOKEN_USD_URL", SECRET, "must begin with http:// or https://"),
+    ("NATIVE_TOKEN_USD_URL", f"wss://a/{SECRET}", "must begin with http:// or https://"),
+    ("NATIVE_TOKEN_USD_URL", f"https://a:{SECRET}", "no port that is a number"),
+    ("NATIVE_TOKEN_USD_PATH", "ethereum..usd", "nothing before, after or between dots"),
+    ("MAX_DEPLOYMENT_COST_USD", "-1", "greater than or equal to 0"),
+    ("MAX_DEPLOYMENT_COST_USD", "inf", "finite"),
+    ("MAX_DEPLOYMENT_COST_USD", "1E999999999", "less than or equal to 1000000000"),
     ("DEPLOYER_PKCS11_TOKEN", "", "at least 1 character"),
     ("DEPLOYER_PKCS11_KEY", "", "at least 1 character"),
     ("ALLOW_READABLE_KEY_FILES", "perhaps", "valid boolean"),
@@ -172,6 +189,8 @@ def test_examples_accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, example)
     if name in SOURCES and name != "DEPLOYER_PRIVATE_KEY":
         monkeypatch.delenv("DEPLOYER_PRIVATE_KEY")
+    if name == "NATIVE_TOKEN_USD_PATH":
+        monkeypatch.setenv("NATIVE_TOKEN_USD_URL", "https://prices.example")
     for source, beside in BESIDE.items():
         if name in (source, *beside):
             monkeypatch.delenv("DEPLOYER_PRIVATE_KEY", raising=False)
@@ -208,6 +227,35 @@ def test_half_a_source(source: str, beside: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("DEPLOYER_PRIVATE_KEY")
     monkeypatch.setenv(source, "/x")
     assert f"{beside} is not set; {source} needs it" in problems()
+
+
+def test_two_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A price and a place to ask for it are one too many; the place is never shown."""
+    monkeypatch.setenv("NATIVE_TOKEN_USD", "3000")
+    monkeypatch.setenv("NATIVE_TOKEN_USD_URL", f"https://prices.example/?api_key={SECRET}")
+    (line,) = problems()
+    assert line.startswith("NATIVE_TOKEN_USD and NATIVE_TOKEN_USD_URL are set, and only one may be")
+    assert SECRET not in line
+
+
+def test_path_into_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path means nothing where nothing is asked, and is told of with all other problems."""
+    monkeypatch.setenv("NATIVE_TOKEN_USD_PATH", "data.amount")
+    told = "NATIVE_TOKEN_USD_PATH means nothing without NATIVE_TOKEN_USD_URL; set both or neither"
+    assert problems() == [told]
+    monkeypatch.setenv("MAX_RETRIES", "-1")
+    assert told in problems()
+    assert len(problems()) == 2
+
+
+def test_price_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A price's URL is taken as it is, commas and all, and shows as stars."""
+    url = f"https://prices.example/v1?ids=ethereum,matic&api_key={SECRET}"
+    monkeypatch.setenv("NATIVE_TOKEN_USD_URL", url)
+    found = load(Settings)
+    assert found.NATIVE_TOKEN_USD_URL is not None
+    assert found.NATIVE_TOKEN_USD_URL.get_secret_value() == url
+    assert SECRET not in repr(found) + str(found)
 
 
 def test_secret_is_taken_once() -> None:
@@ -330,20 +378,35 @@ def test_shared_lists(name: str, value: str, other: str, monkeypatch: pytest.Mon
     assert line.startswith(f"{name} is the same list as {other}; ")
 
 
+def limits(
+    max_fee: float, max_cost: int = 0, usd: str | None = "50", price: str | None = None
+) -> Limits:
+    """Of the settings; the fee in gwei."""
+    return Limits(
+        max_fee=int(max_fee * GWEI),
+        max_cost=max_cost,
+        max_cost_usd=None if usd is None else Decimal(usd),
+        native_usd=None if price is None else Decimal(price),
+    )
+
+
 @pytest.mark.parametrize(
-    ("chain_id", "given", "limits", "tip"),
+    ("chain_id", "given", "allowed", "tip"),
     [
-        (1, {}, Limits(max_fee=100 * GWEI), 1_000_000),
-        (137, {}, Limits(max_fee=1000 * GWEI), 25 * GWEI),
-        (137, {"MAX_FEE_GWEI": "0.5"}, Limits(max_fee=GWEI // 2), 25 * GWEI),
-        (1, {"MAX_DEPLOYMENT_COST_WEI": "7"}, Limits(max_fee=100 * GWEI, max_cost=7), 1_000_000),
-        (1, {"MIN_PRIORITY_FEE_GWEI": "2"}, Limits(max_fee=100 * GWEI), 2 * GWEI),
+        (1, {}, limits(100), 1_000_000),
+        (137, {}, limits(1000), 25 * GWEI),
+        (137, {"MAX_FEE_GWEI": "0.5"}, limits(0.5), 25 * GWEI),
+        (1, {"MAX_DEPLOYMENT_COST_WEI": "7"}, limits(100, max_cost=7), 1_000_000),
+        (1, {"MAX_DEPLOYMENT_COST_USD": "0.07"}, limits(100, usd="0.07"), 1_000_000),
+        (1, {"MAX_DEPLOYMENT_COST_USD": "0"}, limits(100, usd=None), 1_000_000),
+        (1, {"NATIVE_TOKEN_USD": "3000.5"}, limits(100, price="3000.5"), 1_000_000),
+        (1, {"MIN_PRIORITY_FEE_GWEI": "2"}, limits(100), 2 * GWEI),
     ],
 )
 def test_fees(
     chain_id: int,
     given: dict[str, str],
-    limits: Limits,
+    allowed: Limits,
     tip: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -351,7 +414,7 @@ def test_fees(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     settings = load(Settings)
-    assert settings.limits(chain_id) == limits
+    assert settings.limits(chain_id) == allowed
     assert settings.tip_floor(chain_id) == tip
 
 

@@ -15,6 +15,7 @@ from saga.events import (
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "messages"
 HASHES = {"transaction_hash": "0x" + "1a" * 32, "registry_transaction_hash": "0x" + "2b" * 32}
+COST = json.loads((GOLDEN / "token_deployed_cost.json").read_bytes())
 SAMPLE = {**json.loads((GOLDEN / "token_deployed.json").read_bytes()), **HASHES}
 
 
@@ -41,9 +42,30 @@ def test_no_contributor() -> None:
     assert list(found) == [name for name in SAMPLE if name != "contributor_address"]
 
 
+def test_cost() -> None:
+    """What a deployment cost stands before the version, each of the two only where it is known."""
+    names = ("deployment_cost_wei", "deployment_cost_usd")
+    assert encode(event(**{name: COST[name] for name in names})) == as_sent({**COST, **HASHES})
+    wei = {name: value for name, value in COST.items() if name != "deployment_cost_usd"}
+    assert encode(event(deployment_cost_wei=COST["deployment_cost_wei"])) == as_sent(
+        {**wei, **HASHES}
+    )
+
+
+def as_sent(sample: dict[str, Any]) -> bytes:
+    return json.dumps(sample, separators=(",", ":")).encode()
+
+
 def test_rebuilt() -> None:
     """An event rebuilt from its own bytes gives the same bytes."""
-    raw = encode(event(model_name="模型 🎨", performance_improvement=-0.1 + 0.3))
+    raw = encode(
+        event(
+            model_name="模型 🎨",
+            performance_improvement=-0.1 + 0.3,
+            deployment_cost_wei="0",
+            deployment_cost_usd="0.000000",
+        )
+    )
     assert encode(msgspec.json.decode(raw, type=TokenDeployedMessage)) == raw
 
 

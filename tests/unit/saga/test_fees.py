@@ -1,5 +1,6 @@
 """Laws of fees: an offer is enough and below the ceiling, a bump is one to any pool."""
 
+from decimal import Decimal
 from fractions import Fraction
 
 import pytest
@@ -7,13 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saga.fees import (
+    ETHER,
     GWEI,
+    MAX_USD,
+    Budget,
     Fees,
     Held,
     Limits,
     Market,
     bump,
     ceiling,
+    cost_limit,
+    cost_usd,
     gwei,
     max_fee_default,
     offer,
@@ -36,8 +42,25 @@ def fees(draw: st.DrawFn) -> Fees:
 
 
 MARKETS = st.builds(Market, base_fee=st.none() | WEI, tip=WEI)
-LIMITED = st.builds(Limits, max_fee=WEI, max_cost=st.just(0) | st.integers(1, 10**19))
+DOLLARS = st.decimals("1E-18", MAX_USD, places=18) | st.decimals("0.01", 10_000, places=2)
+LIMITED = st.builds(
+    Limits,
+    max_fee=WEI,
+    max_cost=st.just(0) | st.integers(1, 10**19),
+    max_cost_usd=st.none() | DOLLARS,
+    native_usd=st.none() | DOLLARS,
+)
 COST_GAS = st.integers(0, 16_777_216)
+
+
+def in_dollars(most: str, price: str | None, max_cost: int = 0) -> Limits:
+    """A limit in dollars, and the price of the token."""
+    return Limits(
+        max_fee=100 * GWEI,
+        max_cost=max_cost,
+        max_cost_usd=Decimal(most),
+        native_usd=None if price is None else Decimal(price),
+    )
 
 
 def market(base_fee: float | None, tip: float) -> Market:
@@ -64,10 +87,18 @@ def priced(max_fee: float, tip: float | None = None) -> Fees:
         (Limits(max_fee=100, max_cost=10**9), 7, 100),
         (Limits(max_fee=100, max_cost=6), 7, 0),
         (Limits(max_fee=100, max_cost=1), 0, 100),
+        (in_dollars("50", None), 1, 100 * GWEI),
+        (in_dollars("0", "3000"), 1, 100 * GWEI),
+        (in_dollars("50", "3000"), GAS, 5_555_555_555),
+        (in_dollars("50", "0.5"), GAS, 100 * GWEI),
+        (in_dollars("0.000000000000003", "3000"), 1, 1),
+        (in_dollars("0.0000000000000029", "3000"), 1, 0),
+        (in_dollars("50", "3000", max_cost=GAS * GWEI), GAS, GWEI),
+        (in_dollars("50", "3000", max_cost=GAS * 6 * GWEI), GAS, 5_555_555_555),
     ],
 )
 def test_ceiling(limits: Limits, cost_gas: int, expected: int) -> None:
-    """The ceiling is the lower of the two limits, the cost's shared out over the model's gas."""
+    """The ceiling is the lowest of the limits, the cost's shared out over the model's gas."""
     assert ceiling(limits, cost_gas) == expected
 
 
@@ -109,6 +140,33 @@ def test_offer(asked: Market, expected: Fees) -> None:
         (
             market(48, 3),
             Limits(max_fee=100 * GWEI, max_cost=150_000_000 * GWEI),
+            Held(
+                "max_cost",
+                "base fee 48 + tip 3 gwei makes the model cost 153000000000000000 wei with 3000000 "
+                "gas, above MAX_DEPLOYMENT_COST_WEI 150000000000000000",
+            ),
+        ),
+        (
+            market(48, 3),
+            in_dollars("50", "3000.10"),
+            Held(
+                "max_cost",
+                "base fee 48 + tip 3 gwei makes the model cost 459.02 USD with 3000000 gas and the "
+                "native token at 3000.10 USD, above MAX_DEPLOYMENT_COST_USD 50",
+            ),
+        ),
+        (
+            market(None, 50),
+            in_dollars("5E+1", "333.3333333333333334", max_cost=ETHER),
+            Held(
+                "max_cost",
+                "gas price 50 gwei makes the model cost 50.01 USD with 3000000 gas and the native "
+                "token at 333.3333333333333334 USD, above MAX_DEPLOYMENT_COST_USD 50",
+            ),
+        ),
+        (
+            market(48, 3),
+            in_dollars("450.01", "3000", max_cost=150_000_000 * GWEI),
             Held(
                 "max_cost",
                 "base fee 48 + tip 3 gwei makes the model cost 153000000000000000 wei with 3000000 "
@@ -188,7 +246,73 @@ def test_held_names_what_holds(asked: Market, limits: Limits, cost_gas: int) -> 
     if isinstance(held, Held):
         least = (asked.base_fee or 0) + asked.tip
         assert held.hold == ("max_fee" if least > limits.max_fee else "max_cost")
-        assert held.hold == "max_fee" or least * cost_gas > limits.max_cost > 0
+        if held.hold == "max_cost":
+            cost, name = least * cost_gas, held.reason.split()[-2]
+            assert (cost_limit(limits) == limits.max_cost > 0) is name.endswith("_WEI")
+            if name == "MAX_DEPLOYMENT_COST_WEI":
+                assert cost > limits.max_cost
+            else:
+                assert name == "MAX_DEPLOYMENT_COST_USD"
+                assert limits.max_cost_usd is not None
+                assert limits.native_usd is not None
+                assert worth(cost, limits.native_usd) > limits.max_cost_usd
+
+
+def worth(wei: int, native_usd: Decimal) -> Fraction:
+    """In dollars, exactly."""
+    return Fraction(wei, ETHER) * Fraction(native_usd)
+
+
+@given(DOLLARS, DOLLARS, st.integers(1, 16_777_216))
+def test_dollars_exact(most: Decimal, price: Decimal, cost_gas: int) -> None:
+    """What the ceiling lets through never costs more than the limit, and one wei per gas more
+    would: nothing is lost but to whole wei."""
+    limits = Limits(max_fee=10**60, max_cost_usd=most, native_usd=price)
+    top = ceiling(limits, cost_gas)
+    assert worth(top * cost_gas, price) <= Fraction(most) < worth((top + 1) * cost_gas, price)
+
+
+@given(st.integers(0, 10**30), DOLLARS)
+def test_cost_usd(wei: int, price: Decimal) -> None:
+    """A cost in dollars is off by half a micro-dollar at most, however large it is."""
+    cost = cost_usd(wei, price)
+    assert cost.as_tuple().exponent == -6
+    assert abs(Fraction(cost) - worth(wei, price)) <= Fraction(1, 2 * 10**6)
+
+
+@pytest.mark.parametrize(
+    ("wei", "price", "cost"),
+    [
+        (0, "3000", "0.000000"),
+        (ETHER, "3000.25", "3000.250000"),
+        (5 * ETHER // 10, "0.000001", "0.000000"),
+        (15 * ETHER // 10, "0.000001", "0.000002"),
+        (25 * ETHER // 10, "0.000001", "0.000002"),
+        (10**40, "1000000000", "1" + "0" * 31 + ".000000"),
+    ],
+)
+def test_cost_usd_half_even(wei: int, price: str, cost: str) -> None:
+    """A cost has six decimals; what lies between two goes to the even one."""
+    assert str(cost_usd(wei, Decimal(price))) == cost
+
+
+def test_budget_follows_the_price() -> None:
+    """A budget's limits hold the price of the moment, and none while none is known."""
+    prices: list[Decimal | None] = [None]
+    limits = in_dollars("50", None)
+    budget = Budget(limits, lambda: prices[-1])
+    assert budget.limits == limits
+    assert isinstance(offer(market(48, 3), budget.limits, GAS), Fees)
+    prices.append(Decimal(3000))
+    assert budget.limits == in_dollars("50", "3000")
+    assert isinstance(offer(market(48, 3), budget.limits, GAS), Held)
+    prices.append(Decimal(300))
+    assert isinstance(offer(market(48, 3), budget.limits, GAS), Fees)
+
+
+def test_budget_without_a_feed() -> None:
+    """A budget without a price of its own is what the settings say."""
+    assert Budget(in_dollars("50", "3000")).limits == in_dollars("50", "3000")
 
 
 @given(fees(), MARKETS, LIMITED, COST_GAS)

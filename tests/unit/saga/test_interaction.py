@@ -2,6 +2,7 @@ import msgspec
 import pytest
 
 from saga.actions import Abandon, Ask, Fail, Intend, LookUp, Retry, Send, Watch
+from saga.costs import Cost
 from saga.facts import (
     Absent,
     Cancelled,
@@ -187,6 +188,19 @@ def test_nonce_taken(state: State, step: Step) -> None:
     assert isinstance(action, Abandon)
     assert not action.counts
     assert "nonce 5" in action.reason
+
+
+@both_steps
+@pytest.mark.parametrize("cost", [Cost(21_000, 5), None])
+def test_cost_goes_along(state: State, step: Step, cost: Cost | None) -> None:
+    """What a transaction cost that came to nothing is recorded with its end, where it is known."""
+    for fact in (Reverted("0x12", 1, cost), Reverted("0x12", 9, cost), NonceTaken(5, cost)):
+        action = pursue(out(state, step), step, fact)
+        assert isinstance(action, Abandon)
+        assert action.cost == cost
+    action = pursue(out(state, step), step, Cancelled("0x12", cost))
+    assert isinstance(action, Fail)
+    assert action.cost == cost
 
 
 @both_steps

@@ -1,5 +1,7 @@
 """Dry runs. The chain and the claims here only return facts; they know no rule."""
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
@@ -19,7 +21,7 @@ from saga.facts import (
 from saga.messages import ModelReadyToDeployMessage
 from saga.model import Intent, Saga, State, Step
 from saga.plan import Plan, plan
-from saga.ports import Asked, Found, Watched
+from saga.ports import Asked, Found, Lane, Watched
 from states.table import TABLE
 from tests.support.sagas import (
     CALL,
@@ -40,9 +42,8 @@ from tests.support.sagas import (
 class Told:
     """A chain that answers questions as told, and fails the test when it is to do anything."""
 
-    spent_nonces = 0
-    sure_nonces = 0
     head_number = 0
+    lanes: Sequence[Lane] = ()
 
     def __init__(self, found: Found | Exception, asked: Asked | Exception | None = None) -> None:
         self._found = found
@@ -64,13 +65,7 @@ class Told:
         assert self._asked is not None
         return self._asked
 
-    async def known_nonces(self) -> int:
-        raise AssertionError
-
     async def priced(self, call: Call) -> Call:
-        raise AssertionError
-
-    async def sign(self, step: Step, call: Call, nonce: int) -> Intent:
         raise AssertionError
 
     async def send(self, saga: Saga, step: Step) -> Sent | Refused:

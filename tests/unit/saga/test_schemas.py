@@ -103,9 +103,16 @@ def test_inbound_refuses_others(instance: object) -> None:
     assert not accepts(INBOUND, instance)
 
 
-@pytest.mark.parametrize("changes", [{}, {"contributor_address": DROP}])
+COST = json.loads((GOLDEN / "token_deployed_cost.json").read_bytes())
+OPTIONAL = {name: COST[name] for name in ("deployment_cost_wei", "deployment_cost_usd")}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"contributor_address": DROP}, OPTIONAL, {**OPTIONAL, "deployment_cost_usd": DROP}],
+)
 def test_outbound_accepts(changes: dict[str, object]) -> None:
-    """The outbound schema accepts the sample, with or without a contributor."""
+    """The outbound schema accepts the sample, with or without a contributor and a cost."""
     assert accepts(OUTBOUND, changed(OUT, changes))
 
 
@@ -121,6 +128,12 @@ def test_outbound_accepts(changes: dict[str, object]) -> None:
         {"gas_price": "3.5"},
         {"block_number": "12345678"},
         {"deployment_timestamp": "2024-01-27T10:01:30"},
+        {"deployment_cost_wei": None},
+        {"deployment_cost_wei": 5},
+        {"deployment_cost_wei": "0.5"},
+        {"deployment_cost_usd": None},
+        {"deployment_cost_usd": "38.12"},
+        {"deployment_cost_usd": 38.12},
         {"extra": 1},
     ],
 )

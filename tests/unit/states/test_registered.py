@@ -1,12 +1,13 @@
 import json
 
 import msgspec
+import pytest
 
 from saga.actions import Advance, Fail
 from saga.facts import Sent
-from saga.model import ErrorClass, State
+from saga.model import Deployment, ErrorClass, Registration, Saga, State
 from states.registered import decide, event_of
-from tests.support.sagas import DEPLOYMENT, LATER, POLICY, RECEIPT, SENDER, TOKEN, make, message
+from tests.support.sagas import LATER, POLICY, RECEIPT, SENDER, TOKEN, make, message
 
 SAGA = make(State.REGISTERED)
 
@@ -36,20 +37,53 @@ def test_event() -> None:
         "gas_price": "2000000000",
         "performance_metric": "accuracy",
         "performance_improvement": event_of(SAGA, POLICY).performance_improvement,
+        "deployment_cost_wei": "4000000000000000",
         "message_version": "1.0",
     }
 
 
 def test_same_bytes() -> None:
-    """Another worker, at another time, with an adopted token, builds the same bytes."""
-    later = make(
+    """Another worker, at another time, builds the same bytes."""
+    for saga in (SAGA, saga_at(*PRICES)):
+        later = msgspec.structs.replace(saga, updated_ms=99, takeovers=2, resumed=True, gas_used=5)
+        assert decide(later, Sent(), POLICY) == decide(saga, None, POLICY)
+
+
+PRICES = ("3000.25", "2999.1")
+
+
+def saga_at(deploy: str | None, register: str | None, *, adopted: bool = False) -> Saga:
+    """A registered saga whose transactions were seen at these prices."""
+    receipts = [
+        msgspec.structs.replace(receipt, native_usd=price)
+        for receipt, price in ((RECEIPT, deploy), (LATER, register))
+    ]
+    return make(
         State.REGISTERED,
-        updated_ms=99,
-        takeovers=2,
-        resumed=True,
-        deployment=msgspec.structs.replace(DEPLOYMENT, adopted=True),
+        deployment=Deployment(token=TOKEN, receipt=receipts[0], adopted=adopted),
+        registration=Registration(receipt=receipts[1], adopted=adopted),
     )
-    assert decide(later, Sent(), POLICY) == decide(SAGA, None, POLICY)
+
+
+def test_cost() -> None:
+    """The event tells what deployment and registration cost, each at the price of its receipt."""
+    event = event_of(saga_at(*PRICES), POLICY)
+    assert event.deployment_cost_wei == "4000000000000000"
+    assert event.deployment_cost_usd == "11.998700"
+
+
+@pytest.mark.parametrize("prices", [(None, None), ("3000", None), (None, "3000")])
+def test_cost_without_price(prices: tuple[str | None, str | None]) -> None:
+    """Without one of the prices the event has no cost in dollars."""
+    event = event_of(saga_at(*prices), POLICY)
+    assert (event.deployment_cost_wei, event.deployment_cost_usd) == ("4000000000000000", None)
+
+
+def test_cost_adopted() -> None:
+    """What is adopted changes nothing in the event but that its dollars are not known any more."""
+    adopted = event_of(saga_at(*PRICES, adopted=True), POLICY)
+    costless = {"deployment_cost_usd": None}
+    assert adopted == msgspec.structs.replace(event_of(SAGA, POLICY), **costless)
 
 
 def test_contributor() -> None:

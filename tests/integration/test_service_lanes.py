@@ -1,0 +1,126 @@
+"""Several keys are several lanes: sagas are spread over them, and one that cannot pay is left."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adapters.contracts import DEPLOYER_ROLE, GRANT_ROLE, REGISTRAR_ROLE
+from adapters.embedded import DEV_ACCOUNT, DEV_MNEMONIC_KEY
+from saga.audit import Evidence, audit
+from saga.fees import ETHER
+from saga.model import Saga, State
+from tests.support.chain import STRANGER, STRANGER_KEY, Node
+from tests.support.fleet import Fleet, message
+
+MakeFleet = Callable[..., Fleet]
+IN_FLIGHT = 4
+MESSAGES = 100
+
+
+@pytest.fixture
+def two_keys(own_node: Node, tmp_path: Path) -> dict[str, str]:
+    """Settings for two keys that may both deploy and register."""
+    for contract, role in (
+        (own_node.manager, DEPLOYER_ROLE),
+        (own_node.registry, REGISTRAR_ROLE),
+    ):
+        grant = GRANT_ROLE.encode(bytes.fromhex(role[2:]), STRANGER)
+        own_node.transact(DEV_ACCOUNT, contract, grant)
+    keys = tmp_path / "keys"
+    keys.write_text(f"{DEV_MNEMONIC_KEY}\n{STRANGER_KEY}\n")
+    keys.chmod(0o600)
+    return {
+        "DEPLOYER_PRIVATE_KEY": "",
+        "DEPLOYER_PRIVATE_KEYS_FILE": os.fspath(keys),
+        "DEPLOYER_ADDRESS": f"{STRANGER},{DEV_ACCOUNT}",
+        "MAX_IN_FLIGHT": str(IN_FLIGHT),
+    }
+
+
+def deployed(evidence: Evidence) -> list[Saga]:
+    """The sagas, all of them done. Raises AssertionError."""
+    assert audit(evidence) == []
+    sagas = list(evidence.sagas.values())
+    assert {saga.state for saga in sagas} == {State.ACKED}
+    return sagas
+
+
+def blocks(sagas: list[Saga]) -> int:
+    """How many blocks the sagas' transactions took, from the first to the last."""
+    numbers = [
+        result.receipt.block_number
+        for saga in sagas
+        for result in (saga.deployment, saga.registration)
+        if result is not None
+    ]
+    return max(numbers) - min(numbers) + 1
+
+
+def senders(sagas: list[Saga]) -> Counter[str]:
+    return Counter(saga.deployment.receipt.sender for saga in sagas if saga.deployment)
+
+
+async def test_two_lanes_are_twice_as_fast(
+    own_node: Node, fleet_on: MakeFleet, two_keys: dict[str, str]
+) -> None:
+    """Where MAX_IN_FLIGHT is the bound, a second key nearly halves the blocks that it takes."""
+    spans = []
+    for number, settings in enumerate(({"MAX_IN_FLIGHT": str(IN_FLIGHT)}, two_keys)):
+        fleet = fleet_on(
+            own_node, KEY_PREFIX=f"lanes{number}:", OUTBOUND_QUEUE=f"out{number}", **settings
+        )
+        sent = [message(f"lanes{number}_{each}") for each in range(MESSAGES)]
+        fleet.send(sent)
+        fleet.start()
+        sagas = deployed(await fleet.settled(sent))
+        assert len(sagas) == MESSAGES
+        spans.append(blocks(sagas))
+        used = senders(sagas)
+        fleet.end()
+    assert spans[0] >= MESSAGES * 2 / IN_FLIGHT
+    assert spans[0] >= 1.8 * spans[1], spans
+    assert set(used) == {DEV_ACCOUNT, STRANGER}
+    assert min(used.values()) >= 0.4 * MESSAGES, used
+
+
+async def test_a_lane_without_funds_is_left(
+    own_node: Node, fleet_on: MakeFleet, two_keys: dict[str, str]
+) -> None:
+    """A lane that is emptied in mid-run keeps nothing back: the other one finishes everything. What
+    it had given out is filled when it can pay again."""
+    fleet = fleet_on(own_node, **two_keys)
+    sent = [message(f"empty_{each}") for each in range(MESSAGES)]
+    fleet.send(sent)
+    fleet.start()
+    await fleet.until_counted(State.ACKED, MESSAGES // 4)
+    own_node.request("anvil_setBalance", STRANGER, "0x0")
+    sagas = deployed(await fleet.settled(sent))
+    used = senders(sagas)
+    assert used[DEV_ACCOUNT] > used[STRANGER] > 0, used
+    own_node.request("anvil_setBalance", STRANGER, hex(ETHER))
+    more = [message(f"filled_{each}") for each in range(MESSAGES // 4)]
+    fleet.send(more)
+    sagas = deployed(await fleet.settled(sent + more))
+    assert senders(sagas)[STRANGER] > used[STRANGER], "the lane works again"
+    lane = fleet.lane(STRANGER)
+    assert own_node.nonce(STRANGER) == own_node.nonce(STRANGER, "pending") == int(lane["next"])
+    assert len(own_node.tokens()) == len(sent + more)
+
+
+async def test_the_only_lane_without_funds_waits(own_node: Node, fleet_on: MakeFleet) -> None:
+    """A balance that runs dry in the middle of a burst holds the sagas, fails none of them, and
+    they go on alone after a top-up."""
+    fleet = fleet_on(own_node, MAX_IN_FLIGHT=str(IN_FLIGHT), RETRY_MAX_SECONDS="1")
+    sent = [message(f"dry_{each}") for each in range(30)]
+    fleet.send(sent)
+    replica = fleet.start_measured()
+    await fleet.until_counted(State.ACKED, 5)
+    own_node.request("anvil_setBalance", DEV_ACCOUNT, "0x0")
+    await fleet.until_logged(replica, "purse.low")
+    assert await fleet.metric("saga_lane_balance_low", signer=DEV_ACCOUNT) == 1
+    own_node.request("anvil_setBalance", DEV_ACCOUNT, hex(100 * ETHER))
+    sagas = deployed(await fleet.settled(sent))
+    assert senders(sagas) == {DEV_ACCOUNT: 30}

@@ -1,0 +1,60 @@
+import msgspec
+import pytest
+
+from saga.actions import Advance, Fail, Skip
+from saga.change import change_of
+from saga.costs import Cost
+from saga.model import ErrorClass, Saga, State, Step
+from tests.support.sagas import DEPLOYMENT, LATER, RECEIPT, REGISTRATION, intent, make
+
+PAID = {"gas_used": 21_000, "fees_wei": 7}
+
+
+def spent(saga: Saga) -> tuple[int, int]:
+    return saga.gas_used, saga.fees_wei
+
+
+def test_deployment_paid() -> None:
+    """A deployment of the saga's own is paid by it, on top of what came to nothing before."""
+    saga = make(State.VALIDATED, deploy=intent(), **PAID)
+    change = change_of(saga, Advance(deployment=DEPLOYMENT))
+    assert spent(change.saga) == (1_021_000, 2 * 10**15 + 7)
+    assert change.tx == RECEIPT.tx_hash
+
+
+def test_registration_paid() -> None:
+    """So is a registration, with what an OP-stack chain took for its data."""
+    receipt = msgspec.structs.replace(LATER, l1_fee=100)
+    registration = msgspec.structs.replace(REGISTRATION, receipt=receipt)
+    change = change_of(make(State.TOKEN_DEPLOYED), Advance(registration=registration))
+    assert spent(change.saga) == (1_000_000, 2 * 10**15 + 100)
+    assert change.tx == LATER.tx_hash
+
+
+@pytest.mark.parametrize(
+    ("state", "action"),
+    [
+        (
+            State.VALIDATED,
+            Advance(deployment=msgspec.structs.replace(DEPLOYMENT, adopted=True)),
+        ),
+        (
+            State.TOKEN_DEPLOYED,
+            Advance(registration=msgspec.structs.replace(REGISTRATION, adopted=True)),
+        ),
+        (State.REGISTERED, Advance(event=b"{}")),
+        (State.PUBLISHED, Advance(ack=True)),
+        (State.VALIDATED, Fail(ErrorClass.RETRIES, "why")),
+        (State.RECEIVED, Skip(ErrorClass.CRITERIA, "why")),
+    ],
+)
+def test_nothing_paid(state: State, action: Advance | Fail | Skip) -> None:
+    """What is adopted, and what sends nothing, costs nothing and keeps what was paid before."""
+    assert spent(change_of(make(state, **PAID), action).saga) == (21_000, 7)
+
+
+def test_cancelled_paid() -> None:
+    """An operator's self-send is paid by the saga that it ends."""
+    saga = make(State.VALIDATED, deploy=intent(), **PAID)
+    action = Fail(ErrorClass.CANCELLED, "why", forget=(Step.DEPLOY,), cost=Cost(21_000, 3))
+    assert spent(change_of(saga, action).saga) == (42_000, 10)
