@@ -1,7 +1,7 @@
 """One EVM chain through its lanes: look up, price, send, ask, watch."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -51,6 +51,8 @@ class EvmChain:
         self._oracle = oracle
         self._budget = budget
         self.lanes = lanes
+        self.is_abandoned: Callable[[int, str], Awaitable[bool]] = _never
+        """Whether the key of a chain id and address was given up by an operator, as lost."""
         self._sent: dict[tuple[str, str], dict[str, Intent]] = {}
         """(saga, lease's owner) → what that run has broadcast and is watched, by first hash."""
 
@@ -164,7 +166,11 @@ class EvmChain:
             async with asyncio.timeout(seconds):
                 return self._noted(await asyncio.shield(settled))
         except TimeoutError:
-            return self._timed_out(intent, seconds, began)
+            fact = self._timed_out(intent, seconds, began)
+            if await self._is_lost(intent):
+                nonce = f"nonce {intent.nonce} of {intent.sender}"
+                return Stranded(f"{nonce} is not mined, and that key was given up")
+            return fact
         finally:
             self._watcher.forget(intent)
 
@@ -192,6 +198,11 @@ class EvmChain:
             raise HeldError("nonce_spent", reason + why)
         return TimedOut(seconds)
 
+    async def _is_lost(self, intent: Intent) -> bool:
+        """Whether nobody can sign in the place of the intent any more."""
+        ours = any(lane.address == intent.sender for lane in self.lanes)
+        return not ours and await self.is_abandoned(intent.chain_id, intent.sender)
+
     def release(self, saga: Saga) -> None:
         """This run of the saga does not wait for its transactions any more."""
         for intent in self._sent.pop((saga.id, saga.lease.owner), {}).values():
@@ -202,6 +213,10 @@ class EvmChain:
         if isinstance(fact, Reverted):
             self._gas.forget()
         return fact
+
+
+async def _never(_chain_id: int, _sender: str) -> bool:
+    return False
 
 
 def _cost(intent: Intent) -> int:

@@ -9,23 +9,22 @@ from collections.abc import Collection, Sequence
 import structlog
 
 from adapters.redis_lane import RedisLane, Standing
-from adapters.redis_lanes import RedisLanes
+from adapters.redis_lanes import DRAINING, RETIRED, RedisLanes
 from adapters.rpc import sane
 from adapters.rpc_pool import RpcPool
 from saga.errors import ChainUnavailableError
 
-_DRAINING, _RETIRED = "draining:", "retired:"
 _log = structlog.get_logger("saga.lane")
 
 
 def handed_to(mark: str) -> str:
     """The address that a retired lane went to; empty for one that is not retired."""
-    return mark.removeprefix(_RETIRED) if mark.startswith(_RETIRED) else ""
+    return mark.removeprefix(RETIRED) if mark.startswith(RETIRED) else ""
 
 
 def draining_to(mark: str) -> str:
     """The address that a lane is being drained for; empty for one that is not."""
-    return mark.removeprefix(_DRAINING) if mark.startswith(_DRAINING) else ""
+    return mark.removeprefix(DRAINING) if mark.startswith(DRAINING) else ""
 
 
 def out_of(standing: Standing, spent: int) -> range:

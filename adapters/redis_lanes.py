@@ -10,6 +10,8 @@ from adapters.redis_client import translated
 from adapters.redis_keys import RedisKeys, lane_of
 from adapters.redis_lane import RedisLane
 
+DRAINING, RETIRED = "draining:", "retired:"
+"""How a lane's mark begins; the address of the key that it goes to follows."""
 _log = structlog.get_logger("saga.lane")
 
 
@@ -23,6 +25,10 @@ class RedisLanes:
     def lane(self, chain_id: int, sender: str) -> RedisLane:
         """One of them, known or not."""
         return RedisLane(self._client, self._keys, chain_id=chain_id, sender=sender)
+
+    async def is_retired(self, chain_id: int, sender: str) -> bool:
+        """Whether the lane was handed over, or given up with its key."""
+        return (await self.lane(chain_id, sender).standing()).retired.startswith(RETIRED)
 
     @translated
     async def all(self) -> list[RedisLane]:

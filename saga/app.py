@@ -11,12 +11,14 @@ from typing import Any
 
 import structlog
 
+from adapters.former_keys import check_former_keys
 from adapters.http_server import HttpServer, Readiness
 from adapters.metrics import Metrics
 from adapters.otel import build_telemetry
 from adapters.preflight import check_pending, check_redis
 from adapters.redis_client import connect
 from adapters.redis_journal import RedisJournal
+from adapters.redis_lanes import RedisLanes
 from adapters.redis_queue import RedisQueue
 from saga.chain_parts import ChainParts, keepers_of, open_chain
 from saga.config import Settings
@@ -38,8 +40,13 @@ def worker_name() -> str:
     return f"{socket.gethostname()}-{secrets.token_hex(4)}"
 
 
-async def run(settings: Settings, *, adopt_pending: bool = False) -> None:
-    """Run one replica until SIGTERM or SIGINT. Raises ConfigError before the first message."""
+async def run(
+    settings: Settings, *, adopt_pending: bool = False, abandoned: Sequence[str] = ()
+) -> None:
+    """Run one replica until SIGTERM or SIGINT. Raises ConfigError before the first message.
+
+    `abandoned`: addresses of former keys that are lost.
+    """
     worker = worker_name()
     metrics = Metrics()
     async with AsyncExitStack() as stack:
@@ -50,11 +57,21 @@ async def run(settings: Settings, *, adopt_pending: bool = False) -> None:
         parts, problems = await _open_parts(opening, stack, await check_redis(client))
         if parts is None:
             raise ConfigError(problems)
+        keys = redis_keys(settings)
         for store in parts.stores:
             problems += await check_pending(parts.rpc, store, settings.source, adopt=adopt_pending)
+        lanes = RedisLanes(client, keys)
+        problems += await check_former_keys(
+            parts.rpc,
+            lanes,
+            parts.chain_id,
+            [lane.address for lane in parts.lanes],
+            settings.source,
+            abandoned=abandoned,
+        )
         if problems:
             raise ConfigError(problems)
-        keys = redis_keys(settings)
+        parts.chain.is_abandoned = lanes.is_retired
         queue = RedisQueue(url, client, keys)
         stack.push_async_callback(queue.close)
         telemetry = build_telemetry(

@@ -19,6 +19,7 @@ from adapters.preflight import check_chain
 from adapters.price_feed import PriceFeed
 from adapters.purse import Purse
 from adapters.redis_lane import RedisLane
+from adapters.redis_price import RedisPrice
 from adapters.rpc_pool import RpcPool
 from adapters.signer import Signer
 from adapters.strategies import Create2Strategy, ManagerStrategy, Strategy

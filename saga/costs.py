@@ -69,8 +69,8 @@ def own_wei(saga: Saga) -> int:
 
 
 def deployment_usd(saga: Saga) -> Decimal | None:
-    """What its own of them cost a saga in US dollars with six digits, at the prices of the receipts;
-    None when one of them has no price, or there is none."""
+    """What its own of them cost a saga in US dollars with six digits, at the receipts' prices; None
+    when one of them has no price, or there is none."""
     receipts = _own(saga)
     total = Decimal()
     for receipt in receipts:

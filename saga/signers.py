@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from adapters import key_files
+from adapters.key_files import open_key, open_keys, open_keystore, read_secret
 from adapters.key_local import LocalKey
 from adapters.signer import Key, Signer
 from saga.errors import ConfigError
@@ -54,13 +54,13 @@ async def _keys(settings: SignerSettings) -> list[Key]:
             return [LocalKey(settings.DEPLOYER_PRIVATE_KEY.take())]
         case "DEPLOYER_PRIVATE_KEY_FILE":
             path = _path(settings.DEPLOYER_PRIVATE_KEY_FILE)
-            return [key_files.open_key(path, any_mode=any_mode)]
+            return [open_key(path, any_mode=any_mode)]
         case "DEPLOYER_PRIVATE_KEYS_FILE":
             path = _path(settings.DEPLOYER_PRIVATE_KEYS_FILE)
-            return list(key_files.open_keys(path, any_mode=any_mode))
+            return list(open_keys(path, any_mode=any_mode))
         case "DEPLOYER_KEYSTORE":
             password = _secret_file(settings, "DEPLOYER_KEYSTORE_PASSWORD_FILE")
-            return [key_files.open_keystore(_path(settings.DEPLOYER_KEYSTORE), password)]
+            return [open_keystore(_path(settings.DEPLOYER_KEYSTORE), password)]
         case "DEPLOYER_KMS_KEY_ID":
             from adapters.key_kms import open_kms  # noqa: PLC0415
 
@@ -93,7 +93,7 @@ def _path(path: Path | None) -> Path:
 def _secret_file(settings: SignerSettings, name: str) -> str:
     """The text of a file beside the source. Raises ConfigError in that setting's name."""
     try:
-        return key_files.read_secret(
+        return read_secret(
             _path(getattr(settings, name)), any_mode=settings.ALLOW_READABLE_KEY_FILES
         )
     except ValueError as error:

@@ -58,11 +58,18 @@ def run(
             help="Begin behind transactions of the key that Redis does not know.",
         ),
     ] = False,
+    abandon_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--abandon-key",
+            help="Address of a former key that is lost: start although it has transactions out.",
+        ),
+    ] = None,
 ) -> None:
     """Run the orchestrator until SIGTERM; then finish or release what is in hand."""
     from saga.cli.run import run_orchestrator  # noqa: PLC0415 - commands load what they need
 
-    run_orchestrator(adopt_pending=adopt_pending)
+    run_orchestrator(adopt_pending=adopt_pending, abandoned=abandon_key or [])
 
 
 @app.command()

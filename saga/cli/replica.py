@@ -12,7 +12,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def start_replica(
-    settings: Mapping[str, str], folder: Path, log: Path
+    settings: Mapping[str, str], folder: Path, log: Path, *arguments: str
 ) -> "subprocess.Popen[bytes]":
     """`saga run` with these settings alone; those of the caller's environment do not reach it.
 
@@ -21,8 +21,8 @@ def start_replica(
     """
     inherited = {name: v for name, v in os.environ.items() if name not in Settings.model_fields}
     with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "saga", "run"],
+        return subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "saga", "run", *arguments],
             env={**inherited, **settings, "PYTHONPATH": str(_ROOT)},
             cwd=folder,
             stdout=output,

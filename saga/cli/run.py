@@ -2,17 +2,21 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 
 from adapters.log_setup import configure_logging
 from saga.app import run
+from saga.checks import check_address
 from saga.config import Settings, load
+from saga.errors import UsageError
 from saga.signers import forget_environment
 
 RECURSION_LIMIT = 1000
 
 
-def run_orchestrator(*, adopt_pending: bool) -> None:
+def run_orchestrator(*, adopt_pending: bool, abandoned: Sequence[str]) -> None:
     """Raises ConfigError before anything is taken."""
+    abandoned = [_address(each) for each in abandoned]
     settings = load(Settings)
     forget_environment()
     # eth_account's dependencies raise the limit to 100,000, where a hostile reply that nests deep
@@ -22,6 +26,13 @@ def run_orchestrator(*, adopt_pending: bool) -> None:
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:
-        asyncio.run(run(settings, adopt_pending=adopt_pending))
+        asyncio.run(run(settings, adopt_pending=adopt_pending, abandoned=abandoned))
     else:
-        uvloop.run(run(settings, adopt_pending=adopt_pending))
+        uvloop.run(run(settings, adopt_pending=adopt_pending, abandoned=abandoned))
+
+
+def _address(value: str) -> str:
+    try:
+        return check_address(value)
+    except ValueError as error:
+        raise UsageError(f"--abandon-key {error}") from None

@@ -128,15 +128,22 @@ async def test_another_keys_sagas(node: Node, fleet_of: MakeFleet) -> None:
     fleet = fleet_of(DEPLOYMENT_TIMEOUT="4")
     replica = fleet.start()
     await fleet.until_started()
-    hold_blocks(node)
-    fleet.send(sent)
-    await fleet.until(lambda *_: out(node, fleet) == LANE)
-    before = node.nonce(STRANGER)
-    fleet.kill(replica)
     async with open_proxy(node.url) as proxy:
+        # It starts before anything is out, and gets no message of its own.
         fleet.start(
-            DEPLOYER_PRIVATE_KEY=STRANGER_KEY, WEB3_PROVIDER_URL=proxy.url, POLL_SECONDS="0.1"
+            DEPLOYER_PRIVATE_KEY=STRANGER_KEY,
+            WEB3_PROVIDER_URL=proxy.url,
+            POLL_SECONDS="0.1",
+            INBOUND_QUEUE="another",
+            PROCESSING_QUEUE=fleet.settings.processing_queue,
+            DLQ_NAME=fleet.settings.dead_letter_queue,
         )
+        await fleet.until_started()
+        hold_blocks(node)
+        fleet.send(sent)
+        await fleet.until(lambda *_: out(node, fleet) == LANE)
+        before = node.nonce(STRANGER)
+        fleet.kill(replica)
         await fleet.until(taken_over)
         for _ in range(6):  # none of these blocks can hold them
             node.request("anvil_setNextBlockBaseFeePerGas", hex(DEAR))

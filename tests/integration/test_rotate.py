@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from adapters.contracts import DEPLOYER_ROLE, GRANT_ROLE, REGISTRAR_ROLE
 from adapters.embedded import DEV_ACCOUNT
 from saga.audit import audit
 from saga.model import Saga, State
@@ -112,3 +113,35 @@ async def test_a_changed_key_is_refused(service_node: Node, fleet_of: MakeFleet)
     service_node.request("evm_setIntervalMining", 1)
     fleet.start()
     assert audit(await fleet.settled(sent)) == []
+
+
+async def test_a_lost_key(own_node: Node, fleet_on: MakeFleet) -> None:
+    """With --abandon-key a replica with another key starts although the lost one has transactions
+    out; what is never mined of them is done again by the new key, and no model has two tokens."""
+    node = own_node
+    sent = [message(f"lost-{n}") for n in range(6)]
+    fleet = fleet_on(node, MAX_IN_FLIGHT="4", DEPLOYMENT_TIMEOUT="3", RETRY_MAX_SECONDS="1")
+    for contract, role in ((node.manager, DEPLOYER_ROLE), (node.registry, REGISTRAR_ROLE)):
+        grant = GRANT_ROLE.encode(bytes.fromhex(role[2:]), STRANGER)
+        node.transact(DEV_ACCOUNT, contract, grant)
+    node.request("evm_setIntervalMining", 0)
+    node.hold_blocks()
+    fleet.send(sent)
+    lost = fleet.start()
+    await fleet.until_started()
+    await until_out(fleet, node, 4)
+    fleet.kill(lost)
+    node.request("anvil_dropAllTransactions")
+    node.request("anvil_setBalance", DEV_ACCOUNT, "0x0")
+    node.request("evm_setIntervalMining", 1)
+    refused = fleet.start(DEPLOYER_PRIVATE_KEY=STRANGER_KEY)
+    assert refused.wait(60) == REFUSED_TO_START
+    assert f"saga run --abandon-key {DEV_ACCOUNT}" in fleet.log(refused)
+    fleet.start("--abandon-key", DEV_ACCOUNT, DEPLOYER_PRIVATE_KEY=STRANGER_KEY)
+    evidence = await fleet.settled(sent)
+    assert audit(evidence) == []
+    assert {saga.state for saga in evidence.sagas.values()} == {State.ACKED}
+    assert {deployer(saga) for saga in evidence.sagas.values()} == {STRANGER}
+    assert len(node.tokens()) == len(sent)
+    fleet.start(DEPLOYER_PRIVATE_KEY=STRANGER_KEY)
+    await fleet.until_started()

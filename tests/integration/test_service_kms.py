@@ -46,7 +46,7 @@ DAYS: dict[str, tuple[Day, str]] = {
     "disabled": (lambda kms: kms.disable(ALIAS), "the key is disabled (DisabledException)"),
     "throttled": (throttle, "AWS throttles our requests, tried 3 times (ThrottlingException)"),
     "denied": (deny, "IAM does not allow kms:Sign on the key (AccessDeniedException)"),
-    "slow": (KmsServer.hold, "AWS KMS took longer than 3 s (SIGNER_TIMEOUT)"),
+    "slow": (KmsServer.hold, "AWS KMS took longer than 5 s (SIGNER_TIMEOUT)"),
 }
 
 
@@ -58,7 +58,7 @@ async def test_bad_day(
     address = kms.address(kms.create_key(alias=ALIAS))
     fund(service_node, address)
     grant_roles(service_node, address)
-    fleet = fleet_of(**settings(kms, SIGNER_TIMEOUT="3"))
+    fleet = fleet_of(**settings(kms, SIGNER_TIMEOUT="5"))
     replica = fleet.start_measured()
     await fleet.until_started()
     day(kms)
@@ -93,7 +93,7 @@ REFUSED: dict[str, tuple[Day, str]] = {
     ),
     "slow": (
         KmsServer.hold,
-        "DEPLOYER_KMS_KEY_ID cannot be used: AWS KMS took longer than 3 s (SIGNER_TIMEOUT)",
+        "DEPLOYER_KMS_KEY_ID cannot be used: AWS KMS took longer than 5 s (SIGNER_TIMEOUT)",
     ),
 }
 
@@ -103,7 +103,7 @@ async def test_refused(kms: KmsServer, fleet_of: MakeFleet, day: Day, said: str)
     """A key that cannot sign for the pinned address refuses the start, in one line."""
     pin = kms.address(kms.create_key(alias=ALIAS))
     day(kms)
-    fleet = fleet_of(**settings(kms, SIGNER_TIMEOUT="3", DEPLOYER_ADDRESS=pin))
+    fleet = fleet_of(**settings(kms, SIGNER_TIMEOUT="5", DEPLOYER_ADDRESS=pin))
     replica = fleet.start()
     assert await asyncio.to_thread(replica.wait, WAIT_SECONDS) == REFUSED_TO_START
     log = fleet.log(replica)

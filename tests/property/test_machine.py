@@ -26,7 +26,7 @@ from saga.actions import (
     Skip,
     Watch,
 )
-from saga.change import change_of
+from saga.change import change_of, left_behind
 from saga.errors import IllegalEdgeError
 from saga.facts import (
     Absent,
@@ -41,6 +41,7 @@ from saga.facts import (
     RegistryConflict,
     Reverted,
     Sent,
+    Stranded,
     TimedOut,
     TokenExists,
     Unmined,
@@ -90,6 +91,7 @@ FACTS: dict[type, st.SearchStrategy[Any]] = {
     Reverted: st.builds(Reverted, texts),
     NonceTaken: st.builds(NonceTaken, st.integers(0, 9)),
     Cancelled: st.builds(Cancelled, texts),
+    Stranded: st.builds(Stranded, texts),
     Refused: st.builds(Refused, texts),
 }
 
@@ -114,6 +116,7 @@ def plausible(action: Action) -> list[Fact]:
                 Reverted("0x12", 9),
                 NonceTaken(5),
                 Cancelled("0x12"),
+                Stranded("why"),
             ]
         case _:
             return [Sent()]
@@ -146,7 +149,7 @@ class World(msgspec.Struct, frozen=True):
 worlds = st.builds(
     World,
     st.none() | st.one_of(*FACTS.values()),
-    pick=st.none() | st.integers(0, 6) | st.integers(0, 6),
+    pick=st.none() | st.integers(0, 7) | st.integers(0, 7),
     claim=st.sampled_from([OWN, OWN, OWN, OTHER]),
     same=st.booleans(),
     stores=st.sampled_from([True, True, False]),
@@ -212,12 +215,15 @@ class Walk:
                     saga = self._stored(saga, step)
                     saga = saga if follow is None else self._stored(saga, Step.REGISTER)
                 return saga, world.answer(action)
-            case Abandon(step, reason, counts):
+            case Abandon(step, reason, counts, leave):
                 attempts = saga.attempts + counts
                 if attempts > POLICY.max_retries:
                     return self._retry(reason), None
                 saga = msgspec.structs.replace(saga, attempts=attempts)
-                return msgspec.structs.replace(saga, **{step.value: None}), None
+                gone = left_behind(saga, step) if leave else [saga.intent(step)]
+                assert gone, "what is left was there"
+                names = {each.step.value: None for each in gone if each is not None}
+                return msgspec.structs.replace(saga, **names), None
             case Retry(reason):
                 return self._retry(reason), None
             case LookUp() | Send() | Ask() | Watch():

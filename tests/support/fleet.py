@@ -96,10 +96,12 @@ class Fleet:
         with self.redis as client:
             client.lpush(self.settings.INBOUND_QUEUE, *messages)
 
-    def start(self, **changes: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, **changes: str) -> subprocess.Popen[bytes]:
         """One more replica, as an operator starts it; `changes` are this one's own settings."""
         settings = _given({**self.environment, **changes})
-        replica = start_replica(settings, self._folder, self._log(len(self._replicas)))
+        replica = start_replica(
+            settings, self._folder, self._log(len(self._replicas)), *arguments
+        )
         self._replicas.append(replica)
         self._ports.append(int(settings["HTTP_PORT"]))
         return replica

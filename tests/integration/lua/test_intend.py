@@ -1,4 +1,5 @@
 import asyncio
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -382,3 +383,72 @@ async def test_no_hole_no_double(corner: Corner) -> None:
     for saga in sagas:
         if saga.deploy is not None and saga.register is not None:
             assert saga.register.nonce == saga.deploy.nonce + 1
+
+
+async def test_throttled(corner: Corner) -> None:
+    """A deployment before its time takes nothing, whichever replica asks; it is told how long."""
+    first, second = (corner.worker(f"w{n}", deployments_per_hour=1.0) for n in range(2))
+    await obtain(first, await validated(corner, first))
+    saga = await validated(corner, second, 1)
+    before = await corner.contents()
+    answer = await second.propose(saga, intent(1), spent=0, known=0)
+    assert second.outcome == b"THROTTLED"
+    assert answer.throttled_seconds is not None
+    assert 3590 < answer.throttled_seconds <= 3600
+    assert await corner.contents() == before
+    assert await corner.client.pttl(corner.keys.throttle) > 0
+
+
+async def test_throttle_frees(corner: Corner) -> None:
+    """When its time has come a deployment goes through, and the next one waits anew."""
+    worker = corner.worker(deployments_per_hour=1.0)
+    await obtain(worker, await validated(corner, worker))
+    await corner.client.delete(corner.keys.throttle)  # as it goes away by itself
+    await obtain(worker, await validated(corner, worker, 1))
+    assert await corner.client.exists(corner.keys.throttle)
+
+
+async def test_registrations_are_not_throttled(corner: Corner) -> None:
+    """A registration neither waits for a turn nor takes one: its token is there already."""
+    worker = corner.worker(deployments_per_hour=1.0)
+    registering = await corner.begin_in(worker, State.TOKEN_DEPLOYED, message("deployed"))
+    await obtain(worker, registering, step=Step.REGISTER)
+    assert not await corner.client.exists(corner.keys.throttle)
+    await obtain(worker, await validated(corner, worker, 1), both=True)
+    assert await corner.client.exists(corner.keys.throttle)
+
+
+async def test_throttle_spacing(corner: Corner) -> None:
+    """However many replicas ask at once, no two deployments are closer together than the pause."""
+    workers = [corner.worker(f"w{n}", deployments_per_hour=36_000.0) for n in range(3)]
+    begun = [await validated(corner, workers[n % 3], n) for n in range(12)]
+
+    async def deployed(worker: Worker, saga: Saga) -> int:
+        nonce, known = 0, None
+        while True:
+            answer = await worker.propose(saga, intent(nonce), spent=0, known=known)
+            if answer.saga is not None:
+                return (await corner.read(saga)).updated_ms
+            known = 0 if answer.nonce_unknown else known
+            nonce = nonce if answer.next_nonce is None else answer.next_nonce
+            await asyncio.sleep(answer.throttled_seconds or 0)
+
+    taken = sorted(
+        await asyncio.gather(*(deployed(workers[n % 3], saga) for n, saga in enumerate(begun)))
+    )
+    assert min(b - a for a, b in pairwise(taken)) >= 100
+    assert sorted(await owners(corner)) == [*range(12)]
+
+
+@pytest.mark.parametrize("mark", ["draining:0xNew", "retired:0xNew"])
+async def test_retired(corner: Corner, mark: str) -> None:
+    """A lane that is handed over gives no nonce, and says to whom it goes."""
+    worker = corner.worker()
+    saga = await validated(corner, worker)
+    await corner.client.hset(corner.keys.lane(CHAIN_ID, SENDER), "retired", mark)
+    before = await corner.contents()
+    answer = await worker.propose(saga, intent(0), spent=0, known=0)
+    assert answer.retired is not None
+    assert answer.retired.endswith("0xNew")
+    assert SENDER in answer.retired
+    assert await corner.contents() == before

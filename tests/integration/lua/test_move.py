@@ -630,3 +630,24 @@ async def test_whole_path(corner: Corner) -> None:
     assert [entry.state for entry in entries] == list(PATH)
     assert [entry.was for entry in entries] == [None, *PATH[:-1]]
     assert [entry.at_ms for entry in entries] == sorted(entry.at_ms for entry in entries)
+
+
+async def test_abandon_leaves_the_lane(corner: Corner) -> None:
+    """Intents that a saga leaves keep their records, which are the lane's own from then on."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.VALIDATED)
+    deploy, register = pair(0)
+    answer = await worker.propose(saga, deploy, register, spent=0, known=0)
+    assert answer.saga is not None
+    left = await worker.abandon(
+        answer.saga,
+        [Step.DEPLOY, Step.REGISTER],
+        attempts=0,
+        note="no funds",
+        left=[deploy, register],
+    )
+    stored = await corner.read(left)
+    assert (stored.deploy, stored.register, left.deploy, left.register) == (None,) * 4
+    records = await corner.records()
+    assert {nonce: record[b"saga"] for nonce, record in records.items()} == {0: b"", 1: b""}
+    assert (await corner.lane().read([0]))[0].attempts == deploy.attempts

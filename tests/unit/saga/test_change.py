@@ -2,10 +2,18 @@ import msgspec
 import pytest
 
 from saga.actions import Advance, Fail, Skip
-from saga.change import change_of
+from saga.change import change_of, left_behind
 from saga.costs import Cost
 from saga.model import ErrorClass, Saga, State, Step
-from tests.support.sagas import DEPLOYMENT, LATER, RECEIPT, REGISTRATION, intent, make
+from tests.support.sagas import (
+    DEPLOYMENT,
+    LATER,
+    RECEIPT,
+    REGISTRATION,
+    TOKEN,
+    intent,
+    make,
+)
 
 PAID = {"gas_used": 21_000, "fees_wei": 7}
 
@@ -58,3 +66,20 @@ def test_cancelled_paid() -> None:
     saga = make(State.VALIDATED, deploy=intent(), **PAID)
     action = Fail(ErrorClass.CANCELLED, "why", forget=(Step.DEPLOY,), cost=Cost(21_000, 3))
     assert spent(change_of(saga, action).saga) == (42_000, 10)
+
+
+def test_left_behind() -> None:
+    """With a deployment that a saga leaves goes the registration right behind it, and no other."""
+    deploy = intent()
+    behind = intent(Step.REGISTER, nonce=deploy.nonce + 1)
+    saga = make(State.VALIDATED, deploy=deploy, register=behind)
+    assert left_behind(saga, Step.DEPLOY) == (deploy, behind)
+    assert left_behind(saga, Step.REGISTER) == (behind,)
+    assert left_behind(make(State.VALIDATED, deploy=deploy), Step.DEPLOY) == (deploy,)
+    assert left_behind(make(State.VALIDATED), Step.DEPLOY) == ()
+    for other in (
+        intent(Step.REGISTER, nonce=deploy.nonce + 2),
+        msgspec.structs.replace(behind, sender=TOKEN),
+    ):
+        saga = make(State.VALIDATED, deploy=deploy, register=other)
+        assert left_behind(saga, Step.DEPLOY) == (deploy,)

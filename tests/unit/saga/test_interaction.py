@@ -16,6 +16,7 @@ from saga.facts import (
     RegistryConflict,
     Reverted,
     Sent,
+    Stranded,
     TimedOut,
     Unmined,
 )
@@ -33,6 +34,7 @@ OF_INTENT: list[Fact] = [
     Mined(RECEIPT),
     Reverted("0x12", 9),
     NonceTaken(5),
+    Stranded("no funds"),
     Cancelled("0x12"),
 ]
 FOLLOW = msgspec.structs.replace(CALL, data="0x02")
@@ -188,6 +190,13 @@ def test_nonce_taken(state: State, step: Step) -> None:
     assert isinstance(action, Abandon)
     assert not action.counts
     assert "nonce 5" in action.reason
+
+
+@both_steps
+def test_stranded(state: State, step: Step) -> None:
+    """A transaction that its lane cannot pay for is left to the lane, and counts for nothing."""
+    action = pursue(out(state, step), step, Stranded("no funds"))
+    assert action == Abandon(step, "no funds", counts=False, leave=True)
 
 
 @both_steps

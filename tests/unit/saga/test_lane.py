@@ -426,3 +426,28 @@ def test_bumps_end(first: Fees, asked: Market, limits: Limits) -> None:
             attempts = (*found.attempts, attempt(duty.fees))
             found = msgspec.structs.replace(found, attempts=attempts)
     assert len(found.attempts) <= BLIND_BUMPS + 1
+
+
+def left(*prices: Fees) -> Outstanding:
+    """The same of a call that its saga has given up."""
+    return msgspec.structs.replace(out(*prices), saga_id="")
+
+
+def test_left_and_forgotten() -> None:
+    """A call that nobody wants any more and no node has is not sent again: the nonce is filled, at
+    a price that replaces it wherever it may be."""
+    seen = sight(state=None, known=False, age_seconds=1.0, blocks=0)
+    assert done(left(LAST), seen) == Fill(priced(22, 2.25))
+    assert done(left(priced(100, 2)), seen) == Fill(priced(22, 2)), "where a raise is too much"
+
+
+def test_left_and_known() -> None:
+    """One that a node has may still be mined; when its price is too low, it is filled over."""
+    assert done(left(LAST), sight(state=None, age_seconds=1.0, blocks=0)) == Wait()
+    assert done(left(LAST), sight(state=None)) == Fill(priced(22, 2.25))
+
+
+def test_left_costs_no_model() -> None:
+    """The limit of a model's cost is none of what takes the place of a call that was left."""
+    limits = Limits(max_fee=100 * GWEI, max_cost=1)
+    assert done(left(LAST), sight(state=None), CALM, limits) == Fill(priced(22, 2.25))

@@ -89,6 +89,6 @@ def test_cost() -> None:
         "gas_used": 1_050_000,
         "fees_wei": "2000000000000001",
         "fees_ether": "0.002000000000000001",
-        "deployment_cost_wei": "2000000000000000",
+        "deployment_cost_wei": "4000000000000000",
         "deployment_cost_usd": "6.000500",
     }
