@@ -1,5 +1,6 @@
 """Several keys are several lanes: sagas are spread over them, and one that cannot pay is left."""
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapters.contracts import DEPLOYER_ROLE, GRANT_ROLE, REGISTRAR_ROLE
-from adapters.embedded import DEV_ACCOUNT, DEV_MNEMONIC_KEY
+from adapters.embedded import DEV_ACCOUNT, DEV_MNEMONIC_KEY, EmbeddedAnvil
 from saga.audit import Evidence, audit
 from saga.fees import ETHER
 from saga.model import Saga, State
@@ -67,23 +68,33 @@ async def test_two_lanes_are_twice_as_fast(
     own_node: Node, fleet_on: MakeFleet, two_keys: dict[str, str]
 ) -> None:
     """Where MAX_IN_FLIGHT is the bound, a second key nearly halves the blocks that it takes."""
-    spans = []
-    for number, settings in enumerate(({"MAX_IN_FLIGHT": str(IN_FLIGHT)}, two_keys)):
-        fleet = fleet_on(
-            own_node, KEY_PREFIX=f"lanes{number}:", OUTBOUND_QUEUE=f"out{number}", **settings
+    with EmbeddedAnvil("--gas-limit", "1000000000") as other:
+        single = Node(other.url)
+        single.request("evm_setIntervalMining", 1)
+        one, two = await asyncio.gather(
+            spread(fleet_on(single, **names("one"), MAX_IN_FLIGHT=str(IN_FLIGHT))),
+            spread(fleet_on(own_node, **names("two"), **two_keys)),
         )
-        sent = [message(f"lanes{number}_{each}") for each in range(MESSAGES)]
-        fleet.send(sent)
-        fleet.start()
-        sagas = deployed(await fleet.settled(sent))
-        assert len(sagas) == MESSAGES
-        spans.append(blocks(sagas))
-        used = senders(sagas)
-        fleet.end()
-    assert spans[0] >= MESSAGES * 2 / IN_FLIGHT
-    assert spans[0] >= 1.8 * spans[1], spans
+    assert blocks(one) >= MESSAGES * 2 / IN_FLIGHT
+    assert blocks(one) >= 1.8 * blocks(two), (blocks(one), blocks(two))
+    used = senders(two)
     assert set(used) == {DEV_ACCOUNT, STRANGER}
     assert min(used.values()) >= 0.4 * MESSAGES, used
+
+
+def names(fleet: str) -> dict[str, str]:
+    """Keys and lists of a fleet's own."""
+    return {name: f"{fleet}:{name}" for name in ("KEY_PREFIX", "INBOUND_QUEUE", "OUTBOUND_QUEUE")}
+
+
+async def spread(fleet: Fleet) -> list[Saga]:
+    """All messages through a fleet: their sagas."""
+    sent = [message(f"spread_{number}") for number in range(MESSAGES)]
+    fleet.send(sent)
+    fleet.start()
+    sagas = deployed(await fleet.settled(sent))
+    assert len(sagas) == MESSAGES
+    return sagas
 
 
 async def test_a_lane_without_funds_is_left(
@@ -92,16 +103,18 @@ async def test_a_lane_without_funds_is_left(
     """A lane that is emptied in mid-run keeps nothing back: the other one finishes everything. What
     it had given out is filled when it can pay again."""
     fleet = fleet_on(own_node, **two_keys)
-    sent = [message(f"empty_{each}") for each in range(MESSAGES)]
+    sent = [message(f"empty_{each}") for each in range(MESSAGES // 2)]
     fleet.send(sent)
     fleet.start()
-    await fleet.until_counted(State.ACKED, MESSAGES // 4)
+    await fleet.until_counted(State.ACKED, MESSAGES // 8)
     own_node.request("anvil_setBalance", STRANGER, "0x0")
     sagas = deployed(await fleet.settled(sent))
     used = senders(sagas)
     assert used[DEV_ACCOUNT] > used[STRANGER] > 0, used
+    assert own_node.nonce(STRANGER) < int(fleet.lane(STRANGER)["next"]), "something was left"
     own_node.request("anvil_setBalance", STRANGER, hex(ETHER))
-    more = [message(f"filled_{each}") for each in range(MESSAGES // 4)]
+    await fleet.until(lambda *_: own_node.nonce(STRANGER) == int(fleet.lane(STRANGER)["next"]))
+    more = [message(f"filled_{each}") for each in range(MESSAGES // 8)]
     fleet.send(more)
     sagas = deployed(await fleet.settled(sent + more))
     assert senders(sagas)[STRANGER] > used[STRANGER], "the lane works again"

@@ -39,8 +39,8 @@ async def test_fifty_messages(
     node = service_node
     sent = [message(f"signed-{signer.address}-{number}") for number in range(MESSAGES)]
     first, foreign = node.nonce(signer.address), node.nonce(DEV_ACCOUNT)
-    given = {"DEPLOYER_ADDRESS": signer.address, **signer.environment}
-    fleet = fleet_of(DEPLOYER_PRIVATE_KEY="", LOG_LEVEL="DEBUG", **given)
+    pinned = {"DEPLOYER_PRIVATE_KEY": "", "DEPLOYER_ADDRESS": signer.address}
+    fleet = fleet_of(LOG_LEVEL="DEBUG", **(pinned | signer.environment))
     replica = fleet.start()
     await fleet.until_started()
     fleet.send(sent)

@@ -99,9 +99,7 @@ class Fleet:
     def start(self, *arguments: str, **changes: str) -> subprocess.Popen[bytes]:
         """One more replica, as an operator starts it; `changes` are this one's own settings."""
         settings = _given({**self.environment, **changes})
-        replica = start_replica(
-            settings, self._folder, self._log(len(self._replicas)), *arguments
-        )
+        replica = start_replica(settings, self._folder, self._log(len(self._replicas)), *arguments)
         self._replicas.append(replica)
         self._ports.append(int(settings["HTTP_PORT"]))
         return replica

@@ -162,7 +162,16 @@ def pkcs11_signer(folder: Path) -> Iterator[SignerSettings]:
         yield SignerSettings(address_of(key), environment, (PIN, key.to_hex()[2:]))
 
 
+@contextmanager
+def private_key(_folder: Path) -> Iterator[SignerSettings]:
+    key = new_key()
+    yield SignerSettings(
+        address_of(key), {"DEPLOYER_PRIVATE_KEY": key.to_hex()}, (key.to_hex()[2:],)
+    )
+
+
 SIGNERS: dict[str, OpenSigner] = {
+    "private key": private_key,
     "key file": key_file,
     "keystore": keystore,
     "remote": remote_signer,
