@@ -1,12 +1,19 @@
 """One signer's lane, as a process sees it."""
 
+import time
+from collections.abc import Callable
+
 from adapters.purse import Purse
+from adapters.redis_lane import why_retired
 from adapters.rpc_pool import RpcPool
 from adapters.signer import Signer
 from adapters.watcher import BlockWatcher
-from saga.errors import ChainUnavailableError, HeldError
+from saga.errors import ChainUnavailableError, HeldError, SignerError
 from saga.facts import Call
 from saga.model import Intent, Step
+
+AWAY_SECONDS = 5.0
+"""After a signature that could not be had, before the next one is asked for."""
 
 
 class ChainLane:
@@ -21,16 +28,23 @@ class ChainLane:
         *,
         chain_id: int,
         adopt_pending: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rpc = rpc
         self._watcher = watcher
         self._purse = purse
-        self._chain_id = chain_id
+        self.chain_id = chain_id
         self._adopt_pending = adopt_pending
+        self._monotonic = monotonic
         self.signer = signer
         self.address = signer.address
         self.kept = ""
         """Why the lane's keeper holds something of it, as last seen; empty when it does not."""
+        self.mark = ""
+        """That of a lane which is handed over, as last seen."""
+        self.away = ""
+        """Why the last signature could not be had; empty after one that could."""
+        self._away_until = 0.0
 
     @property
     def spent_nonces(self) -> int:
@@ -45,7 +59,20 @@ class ChainLane:
         return bool(self.kept)
 
     def hold(self, cost: int) -> HeldError | None:
+        if self._monotonic() < self._away_until:
+            return SignerError(self.away)
+        if self.mark:
+            return HeldError("retired", why_retired(self.address, self.mark))
         return self._purse.hold(self.address, cost)
+
+    def kept_by(self, hold: str, mark: str) -> None:
+        """What the lane's keeper, here or elsewhere, says of it."""
+        self.kept, self.mark = hold, mark
+
+    @property
+    def trouble(self) -> HeldError | None:
+        """Why nothing new was sent from here of late, also when it may be tried again."""
+        return SignerError(self.away) if self.away else self.hold(0)
 
     async def known_nonces(self) -> int:
         latest, pending = await self._rpc.batch(
@@ -64,11 +91,17 @@ class ChainLane:
         return known
 
     async def sign(self, step: Step, call: Call, nonce: int) -> Intent:
-        attempt = await self.signer.sign(call, nonce, self._chain_id)
+        try:
+            attempt = await self.signer.sign(call, nonce, self.chain_id)
+        except SignerError as error:
+            # Whoever waits for a signature behind this one need not wait for the same answer.
+            self.away, self._away_until = str(error), self._monotonic() + AWAY_SECONDS
+            raise
+        self.away, self._away_until = "", 0.0
         return Intent(
             step=step,
             sender=self.address,
-            chain_id=self._chain_id,
+            chain_id=self.chain_id,
             nonce=nonce,
             to=call.to,
             predicted=call.predicted,

@@ -19,7 +19,13 @@ from adapters.redis_lane import Glance, RedisLane, Standing
 from adapters.rpc_pool import RpcPool
 from adapters.signed import genuine
 from adapters.signer import Signer
-from saga.errors import ChainError, ChainUnavailableError, StoreUnavailableError, TamperedError
+from saga.errors import (
+    ChainError,
+    ChainUnavailableError,
+    SignerError,
+    StoreUnavailableError,
+    TamperedError,
+)
 from saga.fees import Budget, Fees, Held, Market, gwei
 from saga.lane import (
     HOLE_OBSERVATIONS,
@@ -34,7 +40,7 @@ from saga.lane import (
     next_kind,
     tend,
 )
-from saga.model import Attempt, AttemptKind, State
+from saga.model import Attempt, AttemptKind
 
 WINDOW = 64
 """Nonces looked at in one round, the lowest first: what is behind them waits for them anyway."""
@@ -47,7 +53,8 @@ _log = structlog.get_logger("saga.keeper")
 
 
 class Keeper:
-    """`run()` is its task; `round()` is one look. `hold` is what it, or another replica's, says."""
+    """`run()` is its task; `round()` is one look. `on_hold` is told what it, or another replica's,
+    holds, and the lane's mark when that is handed over."""
 
     def __init__(
         self,
@@ -62,7 +69,7 @@ class Keeper:
         worker: str,
         chain_id: int,
         lease_seconds: float,
-        on_hold: Callable[[str], None],
+        on_hold: Callable[[str, str], None],
     ) -> None:
         self._on_hold = on_hold
         self._lane = lane
@@ -82,7 +89,7 @@ class Keeper:
         self._failed = 0
         self._foreign_seen = 0
         self._idle_looked_ms = 0
-        self.hold = ""
+        self.hold, self._mark = "", ""
         self.keeping = False
 
     async def run(self) -> None:
@@ -120,7 +127,7 @@ class Keeper:
             with suppress(StoreUnavailableError):
                 await self._lane.keep(self._worker, lease_ms=0, hold="")
             self.keeping, self.hold = False, ""
-            self._on_hold("")
+            self._on_hold("", self._mark)
             self._meter.resigned()
 
     async def round(self) -> None:
@@ -135,13 +142,15 @@ class Keeper:
         elif standing.next is not None:
             out, age = await self._look_after(standing, standing.next)
             self.hold = self._memory.hold
-        self._on_hold(self.hold)
+        self._mark = standing.retired
+        self._on_hold(self.hold, self._mark)
         self._meter.stands(
             next_nonce=standing.next or 0,
             out=out,
             oldest_seconds=age,
             keeping=standing.kept,
             hold=self.hold,
+            retired=bool(self._mark),
         )
 
     async def _look_after(self, standing: Standing, following: int) -> tuple[int, float]:
@@ -195,25 +204,10 @@ class Keeper:
         outs = await self._lane.read(due)
         states = await self._lane.states([out.saga_id for out in outs])
         seen = await self._nodes.seen(outs)
-        market, memory = await self._market(), self._memory
+        market, memory, now_ms = await self._market(), self._memory, standing.now_ms
         for out, state in zip(outs, states, strict=True):
-            memory.looked_ms[out.nonce] = standing.now_ms
-            key = (out.nonce, len(out.attempts))
-            known, lacking = seen[out.nonce]
-            if known:
-                memory.strikes.pop(key, None)
-            elif not out.attempts:
-                memory.strike(key)
-            sight = Sight(
-                state=state,
-                known=known,
-                lacking=lacking,
-                refused=bool(out.attempts) and key in memory.strikes,
-                underpriced=key in memory.underpriced,
-                lowest=out.nonce == self._spent,
-                age_seconds=(standing.now_ms - out.at_ms) / 1000,
-                blocks=self._head - memory.since.get(key, self._head),
-                observations=memory.strikes.get(key, 0),
+            sight = memory.sight(
+                out, state, seen[out.nonce], head=self._head, spent=self._spent, now_ms=now_ms
             )
             duty = tend(out, sight, market, self._budget.limits, self._pace)
             memory.holds.pop(out.nonce, None)
@@ -234,13 +228,17 @@ class Keeper:
             case Rebroadcast():
                 await self._send_again(out)
             case Held(_, reason):
-                self._memory.holds[out.nonce] = reason
-                if out.attempts and sight.lacking:
-                    await self._send_again(out)
+                await self._hold(out, sight, reason)
             case Replace(price):
-                await self._replace(out, price, next_kind(out), sight.state, standing)
+                await self._replace(out, price, next_kind(out), sight, standing)
             case Fill(price):
-                await self._replace(out, price, AttemptKind.FILL, sight.state, standing)
+                await self._replace(out, price, AttemptKind.FILL, sight, standing)
+
+    async def _hold(self, out: Outstanding, sight: Sight, reason: str) -> None:
+        """Nothing can be signed for this nonce; what is there is sent again all the same."""
+        self._memory.holds[out.nonce] = reason
+        if out.attempts and sight.lacking:
+            await self._send_again(out)
 
     async def _send_again(self, out: Outstanding) -> None:
         """Give the last bytes to the nodes once more. Below the base fee they may all decline."""
@@ -267,12 +265,17 @@ class Keeper:
         out: Outstanding,
         price: Fees,
         kind: AttemptKind,
-        state: State | None,
+        sight: Sight,
         standing: Standing,
     ) -> None:
         """Sign, store, send: in this order."""
-        attempt = await self._signed(out, price, kind)
-        if attempt is None:
+        try:
+            attempt = await self._signed(out, price, kind)
+        except TamperedError as error:
+            _log.error("lane.tampered", nonce=out.nonce, error=str(error))
+            return
+        except SignerError as error:
+            await self._hold(out, sight, str(error))
             return
         note = f"{kind.value}, nonce {out.nonce}, at most {gwei(price.max_fee)} gwei"
         stored = await self._lane.add_attempt(
@@ -282,7 +285,7 @@ class Keeper:
             worker=self._worker,
             keeper=self._worker,
             fence=standing.fence,
-            state=state,
+            state=sight.state,
         )
         if not stored:
             return
@@ -290,11 +293,7 @@ class Keeper:
         _log.info("lane.replaced", nonce=out.nonce, kind=kind.value, tx=attempt.hash)
         await self._give(out.nonce, len(out.attempts) + 1, attempt)
 
-    async def _signed(self, out: Outstanding, price: Fees, kind: AttemptKind) -> Attempt | None:
+    async def _signed(self, out: Outstanding, price: Fees, kind: AttemptKind) -> Attempt:
         if kind is AttemptKind.CALL:
-            try:
-                return await self._signer.resign(out.attempts[-1].raw, price)
-            except TamperedError as error:
-                _log.error("lane.tampered", nonce=out.nonce, error=str(error))
-                return None
+            return await self._signer.resign(out.attempts[-1].raw, price)
         return await self._signer.self_send(out.nonce, self._chain_id, price, kind)

@@ -16,7 +16,8 @@ from adapters.keystore import KeystoreError, opened
 MAX_BYTES = 64 * 1024
 """What is larger is no secret: a keystore has 500 bytes, 64 keys have 4,300."""
 MAX_KEYS = 64
-_OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
+_OTHERS = stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH
+"""Who may read it can spend; who may write it chooses who signs."""
 
 
 def read_secret(path: Path, *, any_mode: bool) -> str:
@@ -72,8 +73,10 @@ def _content(path: Path, *, any_mode: bool) -> bytes:
         # Without O_NONBLOCK, opening a pipe waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
+        # Where not even its folder is there, it may be the secret itself.
+        named = f"{path}, which" if path.is_absolute() and path.parent.is_dir() else "what"
         raise ValueError(
-            f"names {path}, which does not exist; mount or write the file there, or name another"
+            f"names {named} does not exist; give the full path of a file that holds the secret"
         ) from None
     except PermissionError:
         raise ValueError(
@@ -82,7 +85,7 @@ def _content(path: Path, *, any_mode: bool) -> bytes:
         ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no path"
-        raise ValueError(f"names {path}, which cannot be opened: {reason}") from None
+        raise ValueError(f"names what cannot be opened: {reason}") from None
     try:
         if problem := _unfit(os.fstat(descriptor), path, any_mode=any_mode):
             raise ValueError(f"names {path}, {problem}")
@@ -101,11 +104,12 @@ def _unfit(found: os.stat_result, path: Path, *, any_mode: bool) -> str | None:
         return "which is no regular file; write the secret into a file"
     if found.st_size > MAX_BYTES:
         return f"which has {found.st_size} bytes: no secret has more than {MAX_BYTES}"
-    if found.st_mode & _OTHERS_READ and not any_mode:
+    if found.st_mode & _OTHERS and not any_mode:
         mode = f"{stat.S_IMODE(found.st_mode):04o}"
         return (
-            f"which group or others may read (mode {mode}): `chmod 600 {quote(str(path))}`, or set "
-            "ALLOW_READABLE_KEY_FILES=true where Docker or Kubernetes mounts it so"
+            f"which group or others may read or write (mode {mode}): `chmod 600 "
+            f"{quote(str(path))}`, or set ALLOW_READABLE_KEY_FILES=true where Docker or Kubernetes "
+            "mounts it so"
         )
     return None
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # it imports python-pkcs11, which is an extra
     from adapters.hsm import HsmKey
 
 T = TypeVar("T")
+LEAVE_SECONDS = 1.0
+"""For logging out at the end: a library that hangs is left behind."""
 
 
 class Pkcs11Key:
@@ -44,7 +46,7 @@ class Pkcs11Key:
     async def close(self) -> None:
         self._key.closed = True  # where a call hangs, the key leaves when that comes back
         with suppress(SignerError):
-            await _within(self._timeout, self._calls, self._key.leave)
+            await _within(min(self._timeout, LEAVE_SECONDS), self._calls, self._key.leave)
         self._calls.close()
 
 

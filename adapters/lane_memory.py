@@ -1,5 +1,8 @@
 """What a keeper remembers of the nonces that are out. Lost with its process, and learnt again."""
 
+from saga.lane import Outstanding, Sight
+from saga.model import State
+
 Key = tuple[int, int]
 """Nonce, and how many attempts it has: with a new one, what was seen of the others is old."""
 
@@ -26,6 +29,37 @@ class LaneMemory:
     def hold(self) -> str:
         """Why the lowest nonce that is held is held; empty when none is."""
         return self.holds[min(self.holds)] if self.holds else ""
+
+    def sight(
+        self,
+        out: Outstanding,
+        state: State | None,
+        seen: tuple[bool, bool],
+        *,
+        head: int,
+        spent: int,
+        now_ms: int,
+    ) -> Sight:
+        """What is known of a nonce from outside its record. `seen`: by nodes, just now: whether any
+        knows it, and whether any lacks its last bytes."""
+        known, lacking = seen
+        self.looked_ms[out.nonce] = now_ms
+        key = (out.nonce, len(out.attempts))
+        if known:
+            self.strikes.pop(key, None)
+        elif not out.attempts:
+            self.strike(key)
+        return Sight(
+            state=state,
+            known=known,
+            lacking=lacking,
+            refused=bool(out.attempts) and key in self.strikes,
+            underpriced=key in self.underpriced,
+            lowest=out.nonce == spent,
+            age_seconds=(now_ms - out.at_ms) / 1000,
+            blocks=head - self.since.get(key, head),
+            observations=self.strikes.get(key, 0),
+        )
 
     def forget_below(self, spent: int) -> None:
         self.since = {key: head for key, head in self.since.items() if key[0] >= spent}

@@ -48,6 +48,7 @@ class Metrics:
                 ("oldest_seconds", "Age of the lowest outstanding nonce's bytes."),
                 ("keeper", "1 while this replica is the lane's keeper."),
                 ("held", "1 while the keeper may not raise a price that it must."),
+                ("retired", "1 while the lane is handed over to another key, or about to be."),
             )
         }
         self._replaced = Counter(
@@ -123,7 +124,14 @@ class LaneMeter:
         self.replaced = replaced
 
     def stands(
-        self, *, next_nonce: int, out: int, oldest_seconds: float, keeping: bool, hold: str
+        self,
+        *,
+        next_nonce: int,
+        out: int,
+        oldest_seconds: float,
+        keeping: bool,
+        hold: str,
+        retired: bool,
     ) -> None:
         """As the keeper has seen it in its last round."""
         self._gauges["next_nonce"].set(next_nonce)
@@ -131,6 +139,7 @@ class LaneMeter:
         self._gauges["oldest_seconds"].set(oldest_seconds)
         self._gauges["keeper"].set(keeping)
         self._gauges["held"].set(bool(hold))
+        self._gauges["retired"].set(retired)
 
     def resigned(self) -> None:
         """The lane was given up: what was said of it is another replica's to say."""

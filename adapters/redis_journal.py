@@ -8,7 +8,7 @@ import msgspec
 
 from adapters.redis_client import Value, translated
 from adapters.redis_codec import dead_letter, encode_struct, utc_now
-from adapters.redis_lane import FILL_KEPT_MS
+from adapters.redis_lane import FILL_KEPT_MS, why_retired
 from adapters.redis_leases import RedisLeases
 from saga.costs import Cost, charged, raised
 from saga.model import Intent, Lease, Saga, State, Step
@@ -42,6 +42,12 @@ class RedisJournal(RedisLeases):
             claim=rest[0].decode(),
             claim_same=rest[1] == b"1",
         )
+
+    @translated
+    async def next_nonce(self, chain_id: int, sender: str) -> int | None:
+        """What a lane gives next; None where none was ever taken."""
+        found = await self._client.hget(self._keys.lane(chain_id, sender), "next")
+        return None if found is None else int(found)
 
     @translated
     async def intend(
@@ -102,7 +108,7 @@ class RedisJournal(RedisLeases):
             case b"THROTTLED":
                 return IntentAnswer(throttled_seconds=int(rest[0]) / 1000)
             case b"RETIRED":
-                return IntentAnswer(retired=_retired(first.sender, rest[0].decode()))
+                return IntentAnswer(retired=why_retired(first.sender, rest[0].decode()))
             case b"CLAIMED":
                 return IntentAnswer(claim_holder=rest[0].decode())
             case b"HAS":
@@ -286,11 +292,3 @@ def _with(saga: Saga, intents: Sequence[Intent], version: int) -> Saga:
     """The saga with what was stored for it."""
     changes = {intent.step.value: intent for intent in intents}
     return msgspec.structs.replace(saga, version=version, **changes)
-
-
-def _retired(sender: str, mark: str) -> str:
-    """Why nothing new is sent from a lane, by the mark that `saga keys rotate` made on it."""
-    how, _, to = mark.partition(":")
-    if how == "draining":
-        return f"key {sender} is being drained: `saga keys rotate` hands over to {to}"
-    return f"key {sender} is retired: start with the key of {to}"

@@ -264,3 +264,11 @@ def _decoded(nonce: int, fields: dict[bytes, bytes]) -> Outstanding:
         ),
         at_ms=int(fields[b"at_ms"]),
     )
+
+
+def why_retired(sender: str, mark: str) -> str:
+    """Why nothing new is sent from a lane, by the mark that `saga keys rotate` made on it."""
+    how, _, to = mark.partition(":")
+    if how == "draining":
+        return f"key {sender} is being drained: `saga keys rotate` hands over to {to}"
+    return f"key {sender} is retired: start with the key of {to}"

@@ -68,13 +68,17 @@ class SignerLine:
         self._timeout = timeout
         self._ids = itertools.count(1)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        self._secrets = [part for part in whole.path.split("/") if len(part) >= _LEAST_SECRET]
-        self._secrets += whole.query.values()
+        parts = [*whole.path.split("/"), *whole.raw_path.split("/")]
+        self._secrets = [part for part in parts if len(part) >= _LEAST_SECRET]
+        self._secrets += [*whole.query.values(), whole.query_string, whole.raw_query_string]
+        words = whole.raw_query_string.replace("&", "=").split("=")
+        self._secrets += [word for word in words if len(word) >= _LEAST_SECRET]
         if whole.user is not None:
             login = f"{whole.user}:{whole.password or ''}"
             coded = base64.b64encode(login.encode()).decode()
             headers["Authorization"] = f"Basic {coded}"
             self._secrets += [whole.user, whole.password or "", coded]
+            self._secrets += [whole.raw_user or "", whole.raw_password or ""]
         self._secrets = sorted(filter(None, self._secrets), key=len, reverse=True)
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=timeout),
@@ -121,7 +125,7 @@ class SignerLine:
         except TimeoutError:
             text = f"did not answer within SIGNER_TIMEOUT, {self._timeout:g} s"
             raise SignerLineError(text) from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
             # The text of some of these holds the URL, and so a credential: the type must do.
             raise SignerLineError(f"does not answer ({type(error).__name__})") from None
 

@@ -30,8 +30,9 @@ _TYPE_0_FROM = 0xC0  # an RLP list: EIP-2718 keeps the smaller first bytes for t
 _EIP155_V = 35
 """EIP-155: v is 35 + 2 × chain id + the parity."""
 
-UNREADABLE = (ValueError, RLPException, RecursionError, BadSignature, ValidationError)
-"""What bytes raise that are no transaction: no hex, no RLP, lists without end, no signature."""
+UNREADABLE = (ValueError, TypeError, RLPException, RecursionError, BadSignature, ValidationError)
+"""What bytes raise that are no transaction: no hex, no RLP, a list where a number
+belongs, lists without end, no signature."""
 
 _to = Binary.fixed_length(20, allow_empty=True)  # empty where a contract is created
 _access = CountableList(List([Binary.fixed_length(20), CountableList(Binary.fixed_length(32))]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from adapters.chain_lane import ChainLane
 from adapters.former_keys import check_former_keys
 from adapters.http_server import HttpServer, Readiness
 from adapters.metrics import Metrics
@@ -26,7 +27,6 @@ from saga.dispatch import Dispatcher
 from saga.engine import Engine
 from saga.errors import ConfigError
 from saga.orchestrator import Orchestrator
-from saga.ports import Lane
 from saga.store import redis_keys
 from states.table import TABLE
 
@@ -78,9 +78,7 @@ async def run(
             inbound_queue=settings.INBOUND_QUEUE, worker=worker, on_hold=metrics.held
         )
         stack.push_async_callback(telemetry.shutdown, 2.0)
-        http = HttpServer(
-            settings.HTTP_PORT, metrics.exposition, lambda: readiness(parts.chain.lanes)
-        )
+        http = HttpServer(settings.HTTP_PORT, metrics.exposition, lambda: readiness(parts.lanes))
         await _serve(http, settings.HTTP_PORT)
         stack.push_async_callback(http.close)
         journal = RedisJournal(
@@ -133,9 +131,9 @@ async def run(
                     await asyncio.gather(*(keeper.resign() for keeper in keepers))
 
 
-def readiness(lanes: Sequence[Lane]) -> Readiness:
+def readiness(lanes: Sequence[ChainLane]) -> Readiness:
     """One lane that can send is enough; the others' reasons are told all the same."""
-    holds = [lane.hold(0) for lane in lanes]
+    holds = [lane.trouble for lane in lanes]
     reasons = [f"{hold.hold}: {hold}" for hold in holds if hold is not None]
     return Readiness(ready=len(reasons) < len(holds), reasons=reasons)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 import msgspec
 from redis.asyncio import Redis
@@ -210,7 +209,7 @@ def keepers_of(
             worker=worker,
             chain_id=parts.chain_id,
             lease_seconds=settings.LEASE_SECONDS,
-            on_hold=partial(setattr, lane, "kept"),
+            on_hold=lane.kept_by,
         )
         for lane, store in zip(parts.lanes, parts.stores, strict=True)
     ]

@@ -1,6 +1,7 @@
 """What a setting must look like. Each check says what is wrong, and never quotes a secret."""
 
 import re
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from eth_utils.address import is_checksum_address, to_checksum_address
@@ -8,6 +9,7 @@ from pydantic import SecretStr
 
 from saga.secret import Secret
 
+T = TypeVar("T")
 MAX_CONFIRMATIONS = 1000
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
@@ -90,6 +92,13 @@ def check_private_key(value: Secret | None) -> Secret | None:
     return value
 
 
+def check_no_key(value: T) -> T:
+    """What says where a key is must not be one: it is quoted where it is wrong."""
+    if value is not None and _KEY.fullmatch(str(value)):
+        raise ValueError("looks like a private key: give what names it, and take this key for lost")
+    return value
+
+
 def check_addresses(value: str | None) -> str | None:
     """One address, or several with commas between them."""
     if value is None:
@@ -98,14 +107,3 @@ def check_addresses(value: str | None) -> str | None:
     if len(set(checked)) < len(checked):
         raise ValueError("names the same address twice")
     return ",".join(checked)
-
-
-def check_signer_url(value: SecretStr | None) -> SecretStr | None:
-    """Never quotes it: its user or path may be a credential."""
-    if value is None:
-        return None
-    url = value.get_secret_value()
-    if not url.startswith(("http://", "https://")):
-        raise ValueError("must begin with http:// or https://")
-    check_rpc_urls(value)
-    return value

@@ -34,18 +34,13 @@ class _Booking:
         is known, others need not ask."""
         self.retired: tuple[int, str] = (-1, "")
         """The head at which the store said that nothing new is sent from here, and why."""
-        self._asking: asyncio.Task[int] | None = None
+        self.begun = False
+        """Whether the lane was asked for where it stands."""
 
     @property
     def out(self) -> int:
         """How many nonces are given and not spent, as far as known here."""
         return max(0, self.next_nonce - self.lane.spent_nonces)
-
-    async def known_nonces(self) -> int:
-        """Where a lane begins that Redis does not know yet: one question for all that wait."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self.lane.known_nonces())
-        return await asyncio.shield(self._asking)
 
 
 class Dispatcher:
@@ -76,27 +71,27 @@ class Dispatcher:
         Raises HeldError when nothing can be sent for a while.
         """
         known: dict[str, int] = {}
+        priced_at = self._chain.head_number
         deadline = self._clock() + LANE_PATIENCE_SECONDS
         while True:
-            if action.step is Step.DEPLOY and await self._throttled(deadline):
-                action = await self._priced(action)
+            if action.step is Step.DEPLOY:
+                await self._throttled(deadline)
+            if priced_at != self._chain.head_number:
+                priced_at, action = self._chain.head_number, await self._priced(action)
             seen = self._seen()
             booking = self._choose(action)
             answer = None
             if booking is not None:
-                answer = await self._ask(booking, saga, action, known)
+                answer = await self._ask(booking, saga, action, known, priced_at)
             if answer is None or answer.lane_full:
                 if self._clock() > deadline:
                     raise HeldError("lane_full", "MAX_IN_FLIGHT transactions are out")
                 if self._choose(action) is None and seen == self._seen():
                     await self._chain.next_block()
-                    action = await self._priced(action)
             elif answer.saga is not None:
                 return answer.saga, Intended()
             elif answer.claim_holder is not None:
                 return saga, ClaimLost(answer.claim_holder)
-            elif answer.nonce_unknown and booking is not None:
-                known[booking.lane.address] = await booking.known_nonces()
 
     def _seen(self) -> tuple[int, ...]:
         """What has to change before a full lane is asked again."""
@@ -130,19 +125,29 @@ class Dispatcher:
         return booking.shut in ((*seen, pair), (*seen, False))
 
     async def _ask(
-        self, booking: _Booking, saga: Saga, action: Intend, known: dict[str, int]
+        self,
+        booking: _Booking,
+        saga: Saga,
+        action: Intend,
+        known: dict[str, int],
+        priced_at: int,
     ) -> IntentAnswer | None:
-        """Ask the lane when it is this saga's turn. None when others have learnt meanwhile that
-        there is nothing to be had."""
+        """Ask the lane when it is this saga's turn. None when there is nothing to be had, as others
+        have learnt meanwhile, or when the price is that of an older block."""
         booking.waiting += 1
         try:
             async with booking.turn:
                 pair = action.follow is not None
                 if self._known_full(booking, pair=pair) or self._wait_seconds(action) > 0:
                     return None
+                if priced_at != self._chain.head_number or booking.lane.hold(0) is not None:
+                    return None
+                await self._begin(booking, known)
                 seen = (self._chain.head_number, booking.lane.spent_nonces, pair)
                 answer = await self._signed(booking, saga, action, known)
                 booking.shut = seen if answer.lane_full else None
+                if answer.nonce_unknown:
+                    booking.begun = False  # Redis was lost meanwhile
                 if answer.retired is not None:
                     booking.retired = (seen[0], answer.retired)
                 if answer.throttled_seconds is not None:
@@ -150,6 +155,16 @@ class Dispatcher:
                 return answer
         finally:
             booking.waiting -= 1
+
+    async def _begin(self, booking: _Booking, known: dict[str, int]) -> None:
+        """Where the lane stands, before the first signature: those may take their time."""
+        if booking.begun:
+            return
+        lane = booking.lane
+        following = await self._journal.next_nonce(lane.chain_id, lane.address)
+        if following is None:
+            following = known[lane.address] = await lane.known_nonces()
+        booking.next_nonce, booking.begun = following, True
 
     async def _signed(
         self, booking: _Booking, saga: Saga, action: Intend, known: dict[str, int]
@@ -178,8 +193,8 @@ class Dispatcher:
         """Until the throttle lets a deployment through; none for anything else."""
         return self._free_at - self._clock() if action.step is Step.DEPLOY else 0.0
 
-    async def _throttled(self, deadline: float) -> bool:
-        """Wait for a turn that comes soon; returns whether it had to.
+    async def _throttled(self, deadline: float) -> None:
+        """Wait for a turn that comes soon.
 
         Raises HeldError with the time of the turn when it comes later: those that wait come back
         one after the other, not all at once.
@@ -187,10 +202,10 @@ class Dispatcher:
         now = self._clock()
         wait = self._free_at - now
         if wait <= 0:
-            return False
+            return
         if wait <= THROTTLE_PATIENCE_SECONDS and now < deadline:
             await asyncio.sleep(wait)
-            return True
+            return
         turn = max(self._queued_until, self._free_at)
         self._queued_until = turn + self._pause_seconds
         raise HeldError(

@@ -75,6 +75,9 @@ class Journal(Protocol):
 
     async def release(self, sagas: Sequence[Saga]) -> None: ...
 
+    async def next_nonce(self, chain_id: int, sender: str) -> int | None:
+        """What a lane gives next; None where none was ever taken."""
+
     async def claim_model(self, saga: Saga, model_id: str, content: str) -> Saga: ...
 
     async def intend(
@@ -141,6 +144,9 @@ class Lane(Protocol):
     @property
     def address(self) -> str:
         """The signer's."""
+
+    @property
+    def chain_id(self) -> int: ...
 
     @property
     def spent_nonces(self) -> int:

@@ -6,10 +6,12 @@ from typing import Annotated
 from pydantic import AfterValidator, SecretStr
 from pydantic_settings import BaseSettings
 
-from saga.checks import check_addresses, check_private_key, check_signer_url
+from saga.checks import check_addresses, check_http_url, check_no_key, check_private_key
 from saga.secret import Secret
 from saga.setting import CONFIG, setting
 
+File = Annotated[Path | None, AfterValidator(check_no_key)]
+Name = Annotated[str | None, AfterValidator(check_no_key)]
 _EXAMPLE_ADDRESS = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 
 
@@ -29,41 +31,39 @@ class SignerSettings(BaseSettings):
         "key that signs and pays, 64 hex digits: this or one of the next is **required**",
         "0x<64 hex digits>",
     )
-    DEPLOYER_PRIVATE_KEY_FILE: Path | None = setting(
+    DEPLOYER_PRIVATE_KEY_FILE: File = setting(
         None, "or: file that holds it, a Docker or Kubernetes secret", "/run/secrets/deployer-key"
     )
-    DEPLOYER_PRIVATE_KEYS_FILE: Path | None = setting(
+    DEPLOYER_PRIVATE_KEYS_FILE: File = setting(
         None,
         "or: file with a key a line; each makes a lane of its own, and sagas are spread over them",
         "/run/secrets/deployer-keys",
     )
-    DEPLOYER_KEYSTORE: Path | None = setting(
+    DEPLOYER_KEYSTORE: File = setting(
         None, "or: encrypted key, Web3 Secret Storage v3 (`saga keys new-keystore`)", "/keys/k.json"
     )
-    DEPLOYER_KEYSTORE_PASSWORD_FILE: Path | None = setting(
+    DEPLOYER_KEYSTORE_PASSWORD_FILE: File = setting(
         None, "file with the keystore's password", "/run/secrets/keystore-password"
     )
-    DEPLOYER_KMS_KEY_ID: str | None = setting(
+    DEPLOYER_KMS_KEY_ID: Name = setting(
         None,
         "or: id, ARN or alias of an ECC_SECG_P256K1 key in AWS KMS (extra `[aws]`)",
         "alias/deployer",
         min_length=1,
     )
-    DEPLOYER_SIGNER_URL: Annotated[SecretStr | None, AfterValidator(check_signer_url)] = setting(
+    DEPLOYER_SIGNER_URL: Annotated[SecretStr | None, AfterValidator(check_http_url)] = setting(
         None,
         "or: remote signer that answers `eth_signTransaction`: Web3Signer, Clef",
         "http://localhost:9000",
     )
-    DEPLOYER_PKCS11_MODULE: Path | None = setting(
+    DEPLOYER_PKCS11_MODULE: File = setting(
         None, "or: PKCS#11 library of an HSM (extra `[hsm]`)", "/usr/lib/softhsm/libsofthsm2.so"
     )
-    DEPLOYER_PKCS11_TOKEN: str | None = setting(
-        None, "label of the HSM's token", "hokusai", min_length=1
-    )
-    DEPLOYER_PKCS11_KEY: str | None = setting(
+    DEPLOYER_PKCS11_TOKEN: Name = setting(None, "label of the HSM's token", "hokusai", min_length=1)
+    DEPLOYER_PKCS11_KEY: Name = setting(
         None, "label of the secp256k1 private key in it", "deployer", min_length=1
     )
-    DEPLOYER_PKCS11_PIN_FILE: Path | None = setting(
+    DEPLOYER_PKCS11_PIN_FILE: File = setting(
         None, "file with the token's user PIN", "/run/secrets/hsm-pin"
     )
     ALLOW_READABLE_KEY_FILES: bool = setting(

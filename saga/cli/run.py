@@ -3,15 +3,21 @@
 import asyncio
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
 
 from adapters.log_setup import configure_logging
 from saga.app import run
 from saga.checks import check_address
 from saga.config import Settings, load
 from saga.errors import UsageError
+from saga.setting import CONFIG
 from saga.signers import forget_environment
 
 RECURSION_LIMIT = 1000
+_log = structlog.get_logger("saga")
 
 
 def run_orchestrator(*, adopt_pending: bool, abandoned: Sequence[str]) -> None:
@@ -23,12 +29,26 @@ def run_orchestrator(*, adopt_pending: bool, abandoned: Sequence[str]) -> None:
     # would overflow the stack of the process.
     sys.setrecursionlimit(RECURSION_LIMIT)
     configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
+    _guard_the_key()
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:
         asyncio.run(run(settings, adopt_pending=adopt_pending, abandoned=abandoned))
     else:
         uvloop.run(run(settings, adopt_pending=adopt_pending, abandoned=abandoned))
+
+
+def _guard_the_key() -> None:
+    """A crash leaves no image of this process's memory; and a key in a file that others may read is
+    told."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource  # noqa: PLC0415 - not on every platform
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    dotenv = Path(str(CONFIG.get("env_file")))
+    if dotenv.is_file() and dotenv.stat().st_mode & 0o077:
+        mode = f"{dotenv.stat().st_mode & 0o777:04o}"
+        _log.warning("config.dotenv_readable", mode=mode, fix="chmod 600 .env")
 
 
 def _address(value: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from adapters.embedded import DEV_ACCOUNT, EmbeddedAnvil
 from saga.audit import audit
+from saga.fees import GWEI
 from saga.model import State
 from tests.support.chain import STRANGER, STRANGER_KEY, Node
 from tests.support.fleet import REFUSED_TO_START, Fleet, message
@@ -141,3 +142,36 @@ async def test_own_account(service_node: Node, fleet_of: MakeFleet, tmp_path: Pa
     deployments = [saga.deployment for saga in evidence.sagas.values()]
     assert {each.receipt.sender for each in deployments if each} == {given.address}
     assert None not in deployments
+
+
+async def test_away_while_something_is_stuck(
+    own_node: Node, fleet_on: Callable[..., Fleet], signer: Proxy
+) -> None:
+    """A keeper that cannot raise a price because the signer is away says so, uses up nobody's
+    tries, and goes on when it is back."""
+    node = own_node
+    soon = {"BUMP_AFTER_SECONDS": "1", "BUMP_AFTER_BLOCKS": "1", "DEPLOYMENT_TIMEOUT": "6"}
+    fleet = fleet_on(node, MAX_RETRIES="0", MAX_FEE_GWEI="100000", **soon, **settings(signer))
+    fleet.start_measured()
+    await fleet.until_started()
+    node.request("evm_setIntervalMining", 0)
+    sent = [message(f"stuck{number}") for number in range(3)]
+    fleet.send(sent)
+    await fleet.until(lambda *_: node.nonce(block="pending") == node.nonce() + 6)
+    signer.always(SIGN, rpc_error(SIGN, -32000, "vault sealed"))
+
+    def dear() -> None:
+        node.request("anvil_setNextBlockBaseFeePerGas", hex(500 * GWEI))
+        node.mine()
+
+    await fleet.until(
+        lambda sagas, _: all("vault sealed" in (saga.error or "") for saga in sagas.values()),
+        each=dear,
+    )
+    assert await fleet.metric("saga_lane_held", signer=DEV_ACCOUNT) == 1
+    assert await fleet.metric("saga_lane_outstanding", signer=DEV_ACCOUNT) == 6
+    signer.heal()
+    evidence = await fleet.settled(sent, each=dear)
+    assert audit(evidence) == []
+    assert {saga.state for saga in evidence.sagas.values()} == {State.ACKED}
+    assert {saga.attempts for saga in evidence.sagas.values()} == {0}

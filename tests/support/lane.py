@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -49,7 +48,7 @@ class LaneSide(NamedTuple):
             worker=name,
             chain_id=self.node.chain_id,
             lease_seconds=30.0,
-            on_hold=partial(setattr, self.side.lane, "kept"),
+            on_hold=self.side.lane.kept_by,
         )
 
     async def intended(self, model_id: str, **changes: Any) -> Saga:

@@ -9,7 +9,7 @@ import pytest
 
 from saga.actions import Intend
 from saga.dispatch import LANE_PATIENCE_SECONDS, THROTTLE_PATIENCE_SECONDS, Dispatcher
-from saga.errors import HeldError
+from saga.errors import HeldError, SignerError
 from saga.facts import Call, ClaimLost, Intended
 from saga.model import Intent, Saga, State, Step
 from saga.ports import Chain, IntentAnswer, Journal
@@ -27,6 +27,7 @@ class ToldLane:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.chain_id = 1
         self.spent_nonces = 0
         self.sure_nonces = 0
         self.strained = False
@@ -75,6 +76,9 @@ class ToldStore:
         self.answers = list(answers)
         self.asked = 0
         self.senders: list[str] = []
+
+    async def next_nonce(self, _chain_id: int, sender: str) -> int | None:
+        return self.next.get(sender)
 
     async def intend(self, saga: Saga, intents: Sequence[Intent], **state: Any) -> IntentAnswer:
         self.asked += 1
@@ -171,7 +175,7 @@ async def test_what_is_out_has_to_be_paid_too(store: ToldStore) -> None:
     pair = 2 * CALL.gas * CALL.max_fee
     await made.intend(SAGA, PAIR)
     assert chain.lanes[0].costs[0] == pair
-    assert chain.lanes[0].costs[-1] == 4 * pair
+    assert max(chain.lanes[0].costs) == 4 * pair
 
 
 async def test_full_lanes_wait_for_a_block(store: ToldStore) -> None:
@@ -246,12 +250,66 @@ async def test_throttled_for_long(store: ToldStore) -> None:
 
 
 async def test_throttled_for_a_moment(store: ToldStore) -> None:
-    """A turn that comes soon is waited for with the worker; then the call is priced anew."""
+    """A turn that comes soon is waited for with the worker."""
     store.answers = [IntentAnswer(throttled_seconds=0.01)]
     chain = ToldChain()
     _, fact = await dispatcher(chain, store, pause_seconds=0.01).intend(SAGA, DEPLOY)
     assert fact == Intended()
-    assert chain.priced_calls == 1
+    assert store.senders == ["A"]
+
+
+async def test_priced_anew_in_a_new_block(store: ToldStore) -> None:
+    """What has waited for its turn while a block came is signed at the price of now."""
+    chain = ToldChain()
+    made = dispatcher(chain, store)
+    signing = asyncio.Event()
+
+    async def slow(step: Step, call: Call, nonce: int) -> Intent:
+        await signing.wait()
+        return signed_intent(step, nonce)
+
+    chain.lanes[0].sign = slow  # type: ignore[method-assign]
+    waiting = [asyncio.create_task(made.intend(SAGA, DEPLOY)) for _ in range(3)]
+    await asyncio.sleep(0)
+    chain.head_number += 1
+    signing.set()
+    await asyncio.gather(*waiting)
+    assert chain.priced_calls == 2, "the first was at it already"
+
+
+async def test_a_signer_that_is_away_is_learnt_once(store: ToldStore) -> None:
+    """Those who wait behind a signature that could not be had do not wait for the same answer."""
+    chain = ToldChain()
+    asked = 0
+
+    async def away(step: Step, call: Call, nonce: int) -> Intent:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        chain.lanes[0].held = SignerError("sealed")
+        raise SignerError("sealed")
+
+    chain.lanes[0].sign = away  # type: ignore[method-assign]
+    made = dispatcher(chain, store)
+    ended = await asyncio.gather(
+        *(made.intend(SAGA, DEPLOY) for _ in range(5)), return_exceptions=True
+    )
+    assert [str(error) for error in ended] == ["sealed"] * 5
+    assert asked == 1
+
+
+async def test_no_signature_before_the_lane_is_known(store: ToldStore) -> None:
+    """A slow key service is asked for what is used: the first nonce is known before it signs."""
+    chain, signed = ToldChain(), []
+
+    async def counted(step: Step, call: Call, nonce: int) -> Intent:
+        signed.append(nonce)
+        return signed_intent(step, nonce)
+
+    chain.lanes[0].sign = counted  # type: ignore[method-assign]
+    made = dispatcher(chain, store)
+    await asyncio.gather(*(made.intend(SAGA, DEPLOY) for _ in range(6)))
+    assert signed == [7, 8, 9, 10, 11, 12]
 
 
 async def test_registrations_pass_the_throttle(store: ToldStore) -> None:
