@@ -10,6 +10,9 @@ from adapters.rpc_pool import RpcPool
 from adapters.strategies import call_request
 from saga.errors import ChainUnavailableError
 
+_DELEGATED = "0xef0100"
+"""EIP-7702: how the code of an account begins whose key has delegated it and still signs for it."""
+
 
 class RoleCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call that an admin of the contract makes."""
@@ -98,6 +101,15 @@ async def look_at(rpc: RpcPool, address: str, roles: list[Role]) -> Account:
             for role, answer in zip(roles, answers[3:], strict=True)
         ),
     )
+
+
+@sane
+async def is_contract(rpc: RpcPool, address: str) -> bool:
+    """Whether an address has code, and so no key. Raises ChainUnavailableError."""
+    (code,) = await rpc.batch([("eth_getCode", [address, "latest"])])
+    if not isinstance(code, str):
+        raise ChainUnavailableError(f"{rpc.host} eth_getCode: {code}")
+    return code not in ("", "0x") and not code.lower().startswith(_DELEGATED)
 
 
 def _held(answer: Any) -> bool | None:

@@ -10,7 +10,8 @@ from adapters.chain_lane import ChainLane
 from adapters.fee_oracle import FeeOracle
 from adapters.gas import GasBook
 from adapters.lookup import Lookup
-from adapters.rpc import RpcError
+from adapters.purse import questions
+from adapters.rpc import RpcError, sane
 from adapters.rpc_errors import SendVerdict, send_verdict
 from adapters.rpc_pool import RpcPool
 from adapters.signed import genuine
@@ -107,15 +108,41 @@ class EvmChain:
         if not isinstance(fact, Sent):
             self.release(saga)
         if isinstance(fact, HeldError):
-            if fact.hold == "funds" and self._elsewhere(intent.sender, _cost(intent)):
-                return Stranded(str(fact))
+            if fact.hold == "funds":
+                self._refused(intent.sender, str(fact))
+                if self._elsewhere(intent.sender, sum(map(_cost, together))):
+                    return Stranded(str(fact))
             raise fact
         return fact
 
-    def balance_seen(self, sender: str, balance: int) -> None:
-        """What the signer of a lane cannot pay for goes to another lane, if there is one."""
-        if self._elsewhere(sender, 0):
-            self._watcher.strand(sender, balance)
+    def _refused(self, sender: str, reason: str) -> None:
+        for lane in self.lanes:
+            if lane.address == sender:
+                lane.refused(reason)
+
+    async def balance_seen(self, sender: str, balance: int, spent: int) -> None:
+        """What the signer of a lane cannot pay for goes to another lane, if there is one that can:
+        when all nodes that answer say so, the richest and the furthest of them counting.
+
+        Raises ChainUnavailableError.
+        """
+        self._watcher.counted(sender, spent)
+        most = max((watch.cost for watch in self._watcher.unmined(sender, spent)), default=0)
+        if most <= balance or not self._elsewhere(sender, 2 * most):
+            return
+        balance, spent = await self._everywhere(sender)
+        for watch in self._watcher.unmined(sender, spent):
+            if watch.cost > balance:
+                what = f"{sender} has {balance} wei, nonce {watch.intent.nonce} may cost more"
+                watch.settle(Stranded(what))
+
+    @sane
+    async def _everywhere(self, sender: str) -> tuple[int, int]:
+        nodes = await self._rpc.everywhere(questions([sender]))
+        told = [answers for answers in nodes if all(isinstance(a, str) for a in answers)]
+        if not told:
+            raise ChainUnavailableError(f"{self._rpc.host} eth_getBalance: no answer")
+        return max(int(b, 16) for b, _ in told), max(int(n, 16) for _, n in told)
 
     def _elsewhere(self, sender: str, cost: int) -> bool:
         """Whether another lane can pay so many wei."""

@@ -15,6 +15,9 @@ from saga.model import Intent, Step
 AWAY_SECONDS = 5.0
 """After a signature that could not be had, before the next one is asked for."""
 
+SHORT_SECONDS = 15.0
+"""After a node has refused a transaction for want of funds, before a new one is begun here."""
+
 
 class ChainLane:
     """`saga.ports.Lane`."""
@@ -45,6 +48,7 @@ class ChainLane:
         self.away = ""
         """Why the last signature could not be had; empty after one that could."""
         self._away_until = 0.0
+        self._short, self._short_until = "", 0.0
 
     @property
     def spent_nonces(self) -> int:
@@ -63,7 +67,13 @@ class ChainLane:
             return SignerError(self.away)
         if self.mark:
             return HeldError("retired", why_retired(self.address, self.mark))
+        if self._monotonic() < self._short_until:
+            return HeldError("funds", self._short)
         return self._purse.hold(self.address, cost)
+
+    def refused(self, reason: str) -> None:
+        """A node has refused a transaction for want of funds, whatever the balance seems to be."""
+        self._short, self._short_until = reason, self._monotonic() + SHORT_SECONDS
 
     def kept_by(self, hold: str, mark: str) -> None:
         """What the lane's keeper, here or elsewhere, says of it."""
@@ -72,7 +82,9 @@ class ChainLane:
     @property
     def trouble(self) -> HeldError | None:
         """Why nothing new was sent from here of late, also when it may be tried again."""
-        return SignerError(self.away) if self.away else self.hold(0)
+        if self.away:
+            return SignerError(self.away)
+        return self.hold(0) or self._purse.trouble(self.address)
 
     async def known_nonces(self) -> int:
         latest, pending = await self._rpc.batch(

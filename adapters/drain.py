@@ -35,6 +35,11 @@ class Remains(msgspec.Struct, frozen=True, kw_only=True):
     out: int
     """How many nonces are given and not spent."""
     reasons: Sequence[str]
+    mark: str
+    """The lane's mark, as `Standing.retired`, and whose it is."""
+    marked_by: str
+    keeper: str
+    """Who keeps the lane; empty when nobody does."""
 
 
 class _Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +79,15 @@ class Drain:
                 f"{each.step} of saga {each.saga_id}, nonce {each.nonce}, is not confirmed"
                 for each in await self.unconfirmed()
             ]
-        return Remains(next=standing.next, spent=spent, out=len(nonces), reasons=reasons)
+        return Remains(
+            next=standing.next,
+            spent=spent,
+            out=len(nonces),
+            reasons=reasons,
+            mark=standing.retired,
+            marked_by=standing.retired_by,
+            keeper=standing.keeper,
+        )
 
     async def unconfirmed(self) -> list[Waiter]:
         """The unfinished sagas' transactions of the lane whose result is not stored yet."""

@@ -50,18 +50,16 @@ async def check_former_keys(
 ) -> list[str]:
     """A line for each former key with nonces out, and for each key of ours that is retired.
 
-    `source`: the setting that our keys come from.
-
-    SIDE EFFECTS: the lane of an `abandoned` key is marked as retired, so that the next start need
-    not say so again.
+    `source`: the setting that our keys come from. `abandoned`: former keys that are lost; whatever
+    these have out is no obstacle. Changes nothing: `abandon` is for when nothing else is wrong.
     """
     problems = [
-        f"--abandon-key: {each} is a key that signs here; name the lost one"
-        for each in abandoned
-        if _is_in(each, senders)
+        line for each in abandoned if (line := await _no_former(lanes, chain_id, senders, each))
     ]
     marks = [(each, (await lanes.lane(chain_id, each).standing()).retired) for each in senders]
-    problems += [_retired(source, each, to) for each, mark in marks if (to := handed_to(mark))]
+    problems += [
+        _retired(source, senders, each, to) for each, mark in marks if (to := handed_to(mark))
+    ]
     former = [
         lane
         for lane in await lanes.all()
@@ -73,14 +71,45 @@ async def check_former_keys(
         return [*problems, f"WEB3_PROVIDER_URL: {error}"]
 
 
+async def abandon(lanes: RedisLanes, chain_id: int, abandoned: Collection[str], heir: str) -> None:
+    """Give up the lanes of lost keys: the next start need not name them again, and what they have
+    out is done by others if it is not mined. `heir`: who starts in their place.
+
+    SIDE EFFECTS: marks in Redis; a lane that was handed over already keeps its own.
+    """
+    for each in abandoned:
+        lane = lanes.lane(chain_id, each)
+        standing = await lane.standing()
+        if not handed_to(standing.retired):
+            _log.warning("lane.abandoned", sender=each, next_nonce=standing.next)
+            await lane.retire("abandon", heir)
+
+
+async def _no_former(
+    lanes: RedisLanes, chain_id: int, senders: Sequence[str], address: str
+) -> str | None:
+    """Why an address is no former key that can be given up; None when it is one."""
+    if _is_in(address, senders):
+        return f"--abandon-key: {address} is a key that signs here; name the lost one"
+    if not await lanes.knows(chain_id, address):
+        return (
+            f"--abandon-key: {address} never signed here on chain {chain_id}: `saga keys show` "
+            "lists the former keys"
+        )
+    return None
+
+
 def _is_in(address: str, addresses: Collection[str]) -> bool:
     return address.lower() in {each.lower() for each in addresses}
 
 
-def _retired(source: str, sender: str, to: str) -> str:
+def _retired(source: str, senders: Sequence[str], sender: str, to: str) -> str:
+    """Whose key `to` is nobody knows here: it may have been mistyped."""
+    of_several = f" --from {sender}" if len(senders) > 1 else ""
     return (
         f"{source}: {sender} is retired, its work went to {to}: start with that key; or hand back "
-        f"with `saga keys rotate --to {sender}`, run with the settings of {to}"
+        f"with `saga keys rotate --from {to} --to {sender}`; where {to} never signed here, "
+        f"`saga keys rotate --to {sender}{of_several}`, run with these settings, lifts the mark"
     )
 
 
@@ -97,17 +126,13 @@ async def _outstanding(
     problems = []
     for lane, standing, count in zip(former, standings, spent, strict=True):
         nonces = out_of(standing, count)
-        if not nonces or handed_to(standing.retired):
-            continue
-        if _is_in(lane.sender, abandoned):
-            _log.warning("lane.abandoned", sender=lane.sender, nonces=span(nonces))
-            await lane.retire("abandon", senders[0])
+        if not nonces or handed_to(standing.retired) or _is_in(lane.sender, abandoned):
             continue
         drained = " and is being drained" if draining_to(standing.retired) else ""
         problems.append(
             f"{source}: the former key {lane.sender} has {span(nonces)} out{drained}: start with "
-            f"it again and hand over with `saga keys rotate --to {senders[0]}`; when it is lost, "
-            f"`saga run --abandon-key {lane.sender}`"
+            f"it again and hand over with `saga keys rotate --from {lane.sender} --to "
+            f"{senders[0]}`; when it is lost, `saga run --abandon-key {lane.sender}`"
         )
     return problems
 

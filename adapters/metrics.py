@@ -62,10 +62,14 @@ class Metrics:
             "saga_deployments", "Tokens deployed by sagas, not adopted.", registry=self.registry
         )
         self._gas = Counter(
-            "saga_gas_used", "Of all mined transactions of sagas.", registry=self.registry
+            "saga_gas_used",
+            "Of the sagas' own steps, whatever came of them.",
+            registry=self.registry,
         )
         self._fees = Counter(
-            "saga_fees_wei", "Paid for all mined transactions of sagas.", registry=self.registry
+            "saga_fees_wei",
+            "Paid for the sagas' own steps, whatever came of them.",
+            registry=self.registry,
         )
         self._cost = Histogram(
             "saga_deployment_cost_usd",

@@ -19,6 +19,9 @@ from saga.fees import MAX_USD, MIN_USD
 
 PRICE_SECONDS = 60.0
 """Between two questions. What a price does in a minute is small beside what fees do."""
+KNOWN_SECONDS = 7 * 86400
+"""How long a price is known, here and in the memory: after a week without a source nobody should
+spend by its last word."""
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_DIGITS = 60
 """Of a price. The longest that a binary float is ever written with has 17."""
@@ -44,7 +47,12 @@ class _NoPriceError(Exception):
 
 
 class PriceFeed:
-    """The last price that is known. Create it inside the event loop; `close()` it there."""
+    """The last price, for KNOWN_SECONDS. Create it inside the event loop; `close()` it there.
+
+    A start waits for the first look: a source that takes the connection and does not answer delays
+    it by `timeout_seconds`, and so does one that answers too slowly. Nothing else ever waits for
+    the source.
+    """
 
     def __init__(
         self,
@@ -65,7 +73,9 @@ class PriceFeed:
         self._memory = memory
         self._monotonic = monotonic
         self._known_at: float | None = None
-        self._looked = self._failing = False
+        self._looked = False
+        self._warned: bool | None = None
+        """While the source fails: whether a price was known when that was last told."""
         self._url = url
         self._session: aiohttp.ClientSession | None = None
         if url is not None:
@@ -76,13 +86,22 @@ class PriceFeed:
 
     @property
     def usd(self) -> Decimal | None:
-        """US dollars for one native token; None while no price was ever known."""
-        return self._usd
+        """US dollars for one native token; None when none is known, or none young enough."""
+        return None if self._too_old else self._usd
 
     @property
     def age_seconds(self) -> float | None:
-        """Since the source gave the price, to whichever replica; None when it is fixed or none."""
+        """Since the source gave `usd`, to whichever replica; None when that is fixed or None."""
+        return None if self._too_old else self._age
+
+    @property
+    def _age(self) -> float | None:
         return None if self._known_at is None else self._monotonic() - self._known_at
+
+    @property
+    def _too_old(self) -> bool:
+        age = self._age
+        return age is not None and age >= KNOWN_SECONDS
 
     async def run(self) -> None:
         """Look every PRICE_SECONDS, for ever. A fixed price needs no look, and this still waits."""
@@ -107,8 +126,8 @@ class PriceFeed:
             self._failed(str(error))
             return
         self._usd, self._known_at = usd, self._monotonic()
-        if self._failing:
-            self._failing = False
+        if self._warned is not None:
+            self._warned = None
             _log.info("price.back", host=self._host, usd=f"{usd:f}")
         if self._memory is not None:
             with suppress(StoreUnavailableError):  # told of by whatever cannot do without Redis
@@ -160,19 +179,23 @@ class PriceFeed:
             usd, age = _price(_number(last[0])), last[1]
         except (StoreUnavailableError, _NoPriceError):
             return
-        ours = self.age_seconds
+        ours = self._age
         if ours is None or age < ours:
             self._usd, self._known_at = usd, self._monotonic() - age
 
     def _failed(self, why: str) -> None:
-        """Say so once, with what it means."""
-        if self._failing:
+        """Say so once, with what it means; and again when it comes to mean something else."""
+        usd = self.usd
+        if self._warned is (usd is not None):
             return
-        self._failing = True
-        if self._usd is None:
-            effect = "no price was ever known: MAX_DEPLOYMENT_COST_USD is not active"
+        self._warned = usd is not None
+        if usd is not None:
+            effect = f"the price of {self._age or 0:.0f} s ago, {usd:f} USD, stays in use"
+        elif self._usd is not None:
+            effect = f"the last price is older than {KNOWN_SECONDS // 86400} days and not used any "
+            effect += "more: MAX_DEPLOYMENT_COST_USD is not active"
         else:
-            effect = f"the price of {self.age_seconds:.0f} s ago, {self._usd:f} USD, stays in use"
+            effect = "no price was ever known: MAX_DEPLOYMENT_COST_USD is not active"
         _log.warning("price.unavailable", host=self._host, error=why, effect=effect)
 
 

@@ -42,7 +42,7 @@ _PASSING_WORDS = (
 
 _SCRIPTS = (
     *("admit", "move", "claim_model", "intend", "take_due", "renew", "resume"),
-    *("keep", "attempt", "raise_lane", "retire"),
+    *("keep", "attempt", "raise_lane", "retire", "turn"),
 )
 
 

@@ -59,6 +59,7 @@ def _decode(fields: Mapping[bytes, bytes], *, resumed: bool) -> Saga:
         takeovers=int(fields.get(b"takeovers", b"0")),
         gas_used=int(fields.get(b"gas_used", b"0")),
         fees_wei=int(fields.get(b"fees_wei", b"0")),
+        left=msgspec.json.decode(fields.get(b"left", b"[]"), type=tuple[str, ...]),
         failed_in=None if failed_in is None else State(failed_in),
         claim_same=fields.get(b"claim_same") == b"1",
         resumed=resumed,
@@ -73,6 +74,18 @@ def _decode(fields: Mapping[bytes, bytes], *, resumed: bool) -> Saga:
 
 def encode_struct(value: Intent | Deployment | Registration) -> bytes:
     return msgspec.json.encode(value)
+
+
+def spending(before: Saga, after: Saga) -> list[tuple[str, str | bytes]]:
+    """The fields of what a saga has paid, and of what it has left unpaid, where they changed."""
+    found: list[tuple[str, str | bytes]] = [
+        (name, str(getattr(after, name)))  # wei may be more than the 64 bits of a JSON number
+        for name in ("gas_used", "fees_wei")
+        if getattr(after, name) != getattr(before, name)
+    ]
+    if after.left != before.left:
+        found.append(("left", msgspec.json.encode(after.left)))
+    return found
 
 
 def history_entry(**fields: object) -> bytes:

@@ -7,10 +7,10 @@ from typing import cast
 import msgspec
 
 from adapters.redis_client import Value, translated
-from adapters.redis_codec import dead_letter, encode_struct, utc_now
+from adapters.redis_codec import dead_letter, encode_struct, spending, utc_now
 from adapters.redis_lane import FILL_KEPT_MS, why_retired
 from adapters.redis_leases import RedisLeases
-from saga.costs import Cost, charged, raised
+from saga.costs import Cost, charged, leaving, raised
 from saga.model import Intent, Lease, Saga, State, Step
 from saga.ports import Change, IntentAnswer
 
@@ -81,6 +81,7 @@ class RedisJournal(RedisLeases):
                 self._keys.lane(*lane),
                 self._keys.claim(saga.model_id),
                 self._keys.throttle,
+                self._keys.turns,
                 *(self._keys.nonce(*lane, intent.nonce) for intent in intents),
             ],
             [
@@ -129,7 +130,7 @@ class RedisJournal(RedisLeases):
     ) -> Saga:
         """Forget the steps' intents: their nonces are spent, or `left` to the lane. `cost`: of
         the transaction that spent one."""
-        after = charged(saga, cost)
+        after = leaving(charged(saga, cost), left)
         intents = [intent for step in steps if (intent := saga.intent(step)) is not None]
         await self._write(
             saga,
@@ -211,6 +212,8 @@ class RedisJournal(RedisLeases):
             ack=change.ack,
             letter=letter,
         )
+        if end and self._pause_ms:  # its turn would be left to nobody
+            await self._client.zrem(self._keys.turns, saga.id)
         return msgspec.structs.replace(
             after,
             state=to,
@@ -275,17 +278,11 @@ class RedisJournal(RedisLeases):
                 len(removed),
                 *removed,
                 *itertools.chain.from_iterable(fields.items()),
-                *itertools.chain.from_iterable(_spending(saga, after or saga)),
+                *itertools.chain.from_iterable(spending(saga, after or saga)),
             ],
         )
         self._check(saga, cast("bytes", answer))
         self._on_written(saga, after or saga)
-
-
-def _spending(before: Saga, after: Saga) -> list[tuple[str, str]]:
-    """The fields of what a saga has paid, where that has changed."""
-    names = ("gas_used", "fees_wei")
-    return [(n, str(v)) for n in names if (v := getattr(after, n)) != getattr(before, n)]
 
 
 def _with(saga: Saga, intents: Sequence[Intent], version: int) -> Saga:

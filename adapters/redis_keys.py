@@ -1,8 +1,14 @@
 """Every key name in Redis, built here and nowhere else."""
 
+import re
+
 import msgspec
 
 from saga.model import State
+
+_GLOB = re.compile(r"([*?\[\]\\])")
+"""What means something in a pattern of SCAN."""
+_LANE = re.compile(r"[0-9]+:0x[0-9a-f]{40}")
 
 
 class RedisKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,15 +70,35 @@ class RedisKeys(msgspec.Struct, frozen=True, kw_only=True):
         """Hash: what all sagas together did and paid (`saga.costs.Totals`), kept for ever."""
         return f"{self.prefix}totals"
 
+    @property
+    def turns(self) -> str:
+        """Sorted set: saga that waits for the throttle → when its turn comes (server ms)."""
+        return f"{self.prefix}turns"
+
     def lane(self, chain_id: int, sender: str) -> str:
-        """Hash of one signer on one chain: `next` nonce, `keeper` with its lease, `hold`, and
-        `retired`: absent, `draining:<address>` or `retired:<address>`."""
+        """Hash of one signer on one chain: `next` nonce, `keeper` with its lease, `hold`, and its
+        mark: `retired`, absent, `draining:<address>` or `retired:<address>`, and `retired_by`."""
         return f"{self.prefix}lane:{lane_name(chain_id, sender)}"
 
     @property
     def lanes(self) -> str:
         """Set: the name of every lane that a keeper ever looked after."""
         return f"{self.prefix}lanes"
+
+    @property
+    def lanes_listed(self) -> str:
+        """String: there once the lanes of releases that kept no such set are in it too."""
+        return f"{self.prefix}lanes-listed"
+
+    @property
+    def lane_pattern(self) -> str:
+        """What SCAN finds the lanes by; the records of their nonces are among what it finds."""
+        return _GLOB.sub(r"\\\1", f"{self.prefix}lane:") + "*"
+
+    def lane_named(self, key: str) -> str | None:
+        """The name of the lane that has a key; None for what is no lane."""
+        name = key.removeprefix(f"{self.prefix}lane:")
+        return name if _LANE.fullmatch(name) else None
 
     def nonce(self, chain_id: int, sender: str, nonce: int) -> str:
         """Hash of one nonce that is out: `saga`, `step`, `cost_gas`, `n` attempts `a0`, `a1`, …"""

@@ -41,6 +41,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     retired: str = ""
     """`draining:<address>` while the key is handed over to another, then `retired:<address>`: no
     new nonce is given."""
+    retired_by: str = ""
+    """Whose mark that is, as far as it was asked for: the name of who drains, `abandon` where the
+    key is lost."""
 
 
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,10 +99,9 @@ class RedisLane:
     @translated
     async def standing(self) -> Standing:
         """The same without asking for anything."""
-        held = await self._client.hmget(
-            self._lane, ["keeper", "keeper_fence", "keeper_until", "next", "hold", "retired"]
-        )
-        keeper, fence, until, following, hold, retired = cast("list[bytes | None]", held)
+        names = ["keeper", "keeper_fence", "keeper_until", "next", "hold", "retired", "retired_by"]
+        held = await self._client.hmget(self._lane, names)
+        keeper, fence, until, following, hold, retired, by = cast("list[bytes | None]", held)
         now = await self._client.time()
         now_ms = now[0] * 1000 + now[1] // 1000
         alive = until is not None and int(until) > now_ms
@@ -112,6 +114,7 @@ class RedisLane:
             keeper=(keeper or b"").decode() if alive else "",
             until_ms=int(until or 0),
             retired=(retired or b"").decode(),
+            retired_by=(by or b"").decode(),
         )
 
     @translated
@@ -121,15 +124,16 @@ class RedisLane:
         to: str = "",
         *,
         seen: int | None = None,
+        by: str = "",
     ) -> Handover:
         """Mark the lane as handed over to an address, or take the mark away; see `retire.lua`.
 
-        `seen`: the next nonce that everything was proven for. `lift` without an address lifts any
-        mark.
+        `seen`: the next nonce that everything was proven for. `by`: who drains, finishes and lifts
+        that mark alone. `lift` without an address lifts any mark.
         """
         heir = self._keys.lane(self.chain_id, to) if to else self._lane
         answer = await self._scripts.call(
-            "retire", [self._lane, heir], [what, to, "" if seen is None else seen]
+            "retire", [self._lane, heir], [what, to, "" if seen is None else seen, by]
         )
         outcome, mark, following = cast("list[bytes]", answer)
         return Handover(

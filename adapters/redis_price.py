@@ -8,13 +8,10 @@ from urllib.parse import urlsplit
 import msgspec
 from redis.asyncio import Redis
 
-from adapters.price_feed import PriceMemory
+from adapters.price_feed import KNOWN_SECONDS, PriceMemory
 from adapters.redis_client import translated
 from adapters.redis_keys import RedisKeys
 from adapters.rpc import host_of
-
-KEEP_SECONDS = 7 * 86400
-"""After a week without a source nobody should spend by its last word."""
 
 
 class _Known(msgspec.Struct):
@@ -33,7 +30,7 @@ class RedisPrice(PriceMemory):
     @translated
     async def keep(self, usd: Decimal) -> None:
         known = _Known(usd=f"{usd:f}", at_ms=await self._now_ms())
-        await self._client.set(self._key, msgspec.json.encode(known), ex=KEEP_SECONDS)
+        await self._client.set(self._key, msgspec.json.encode(known), ex=KNOWN_SECONDS)
 
     @translated
     async def last(self) -> tuple[str, float] | None:

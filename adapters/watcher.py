@@ -18,7 +18,7 @@ from adapters.rpc_pool import RpcPool
 from adapters.signed import genuine
 from adapters.watches import Settled, Watch
 from saga.errors import ChainUnavailableError
-from saga.facts import Mined, Stranded
+from saga.facts import Mined
 from saga.model import Attempt, Intent, Step
 
 AttemptsOf = Callable[[Intent], Awaitable[Sequence[Attempt]]]
@@ -91,14 +91,15 @@ class BlockWatcher(HeadFollower):
         """The watch of an intent, when there is one."""
         return self._watches.get(intent.attempts[0].hash)
 
-    def strand(self, sender: str, balance: int) -> None:
-        """Settle what the signer's balance, in wei, cannot pay for: no node ever mines it so."""
-        for watch in self._watches.values():
-            last, nonce = watch.attempts[-1], watch.intent.nonce
-            ours = watch.intent.sender == sender and nonce >= self.spent(sender)
-            if ours and watch.seen_in is None and balance < last.gas * last.max_fee:
-                reason = f"{sender} has {balance} wei, nonce {nonce} may cost more"
-                watch.settle(Stranded(reason))
+    def counted(self, sender: str, spent: int) -> None:
+        """Somebody else has asked how many nonces a signer of ours has spent: nobody asks while
+        nothing is watched."""
+        if not self.busy:
+            self._spent[sender] = max(spent, self.spent(sender))
+
+    def unmined(self, sender: str, spent: int) -> list[Watch]:
+        """What is watched of a signer, and in no block as far as known."""
+        return [w for w in self._watches.values() if w.unmined(sender, spent)]
 
     def forget(self, intent: Intent) -> None:
         """One of those who expected it does not wait any more."""

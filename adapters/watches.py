@@ -44,6 +44,17 @@ class Watch:
         if not self.settled.done():
             self.settled.set_result(fact)
 
+    @property
+    def cost(self) -> int:
+        """Most that its last transaction may cost, wei."""
+        last = self.attempts[-1]
+        return last.gas * last.max_fee
+
+    def unmined(self, sender: str, spent: int) -> bool:
+        """Whether it is of this signer, and in no block as far as known."""
+        ours = self.intent.sender == sender and self.intent.nonce >= spent
+        return ours and self.seen_in is None and not self.settled.done()
+
     def overdue(self, spent: int) -> bool:
         """Whether the nonce is spent while no block is known to hold one of the attempts."""
         return self.seen_in is None and self.intent.nonce < spent

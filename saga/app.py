@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from adapters.chain_lane import ChainLane
-from adapters.former_keys import check_former_keys
+from adapters.former_keys import abandon, check_former_keys
 from adapters.http_server import HttpServer, Readiness
 from adapters.metrics import Metrics
 from adapters.otel import build_telemetry
@@ -21,6 +21,7 @@ from adapters.redis_client import connect
 from adapters.redis_journal import RedisJournal
 from adapters.redis_lanes import RedisLanes
 from adapters.redis_queue import RedisQueue
+from adapters.redis_turns import RedisTurns
 from saga.chain_parts import ChainParts, keepers_of, open_chain
 from saga.config import Settings
 from saga.dispatch import Dispatcher
@@ -28,6 +29,7 @@ from saga.engine import Engine
 from saga.errors import ConfigError
 from saga.orchestrator import Orchestrator
 from saga.store import redis_keys
+from saga.throttle import Throttle
 from states.table import TABLE
 
 RESIGN_SECONDS = 1.0
@@ -81,6 +83,9 @@ async def run(
         http = HttpServer(settings.HTTP_PORT, metrics.exposition, lambda: readiness(parts.lanes))
         await _serve(http, settings.HTTP_PORT)
         stack.push_async_callback(http.close)
+        # Nothing is wrong any more: now, what a refused start must not change.
+        await lanes.remember()
+        await abandon(lanes, parts.chain_id, abandoned, parts.lanes[0].address)
         journal = RedisJournal(
             client,
             keys,
@@ -91,13 +96,17 @@ async def run(
             deployments_per_hour=settings.DEPLOYMENTS_PER_HOUR,
             on_written=metrics.written,
         )
+        throttle = None
+        if settings.pause_seconds:
+            turns = RedisTurns(client, keys, pause_seconds=settings.pause_seconds)
+            throttle = Throttle(turns)
         engine = Engine(
             TABLE,
             journal,
             parts.chain,
             telemetry,
             settings.policy(parts.network),
-            Dispatcher(journal, parts.chain, pause_seconds=settings.pause_seconds),
+            Dispatcher(journal, parts.chain, throttle=throttle),
             step_timeout_seconds=settings.DEPLOYMENT_TIMEOUT,
             rng=random.Random(),  # noqa: S311 - jitter
         )

@@ -3,7 +3,7 @@
 import msgspec
 
 from saga.actions import Advance, Fail, Outcome, Skip
-from saga.costs import charged, receipt_cost
+from saga.costs import charged, leaving, receipt_cost
 from saga.model import Deployment, Intent, Registration, Saga, Step
 from saga.ports import Change
 
@@ -33,15 +33,15 @@ def change_of(saga: Saga, action: Outcome) -> Change:
             after = msgspec.structs.replace(saga, error=reason, error_class=error_class.value)
             return Change(saga=after, note=reason, ack=True)
         case Fail(error_class, reason, forget, cost):
+            # The first step's nonce is spent; what was sent behind it may still be out.
+            left = tuple(i for step in forget[1:] if (i := saga.intent(step)) is not None)
             after = msgspec.structs.replace(
-                charged(saga, cost),
+                leaving(charged(saga, cost), left),
                 error=reason,
                 error_class=error_class.value,
                 deploy=None if Step.DEPLOY in forget else saga.deploy,
                 register=None if Step.REGISTER in forget else saga.register,
             )
-            # The first step's nonce is spent; what was sent behind it may still be out.
-            left = tuple(i for step in forget[1:] if (i := saga.intent(step)) is not None)
             return Change(saga=after, note=reason, ack=True, dead_letter=True, left=left)
 
 

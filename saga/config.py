@@ -117,7 +117,7 @@ class Settings(SignerSettings, MoneySettings, StoreSettings):
         gt=0,
     )
     MAX_IN_FLIGHT: int = setting(
-        16, "unmined transactions of the key at once; geth keeps 16; 0: no limit", "16", ge=0
+        16, "unmined transactions of each key at once; geth keeps 16; 0: no limit", "16", ge=0
     )
     PIPELINE_REGISTRATION: bool = setting(
         True,  # noqa: FBT003 - a default, no argument
@@ -174,7 +174,9 @@ class Settings(SignerSettings, MoneySettings, StoreSettings):
     SAGA_RETENTION: float = setting(
         30 * 86400.0, "seconds that finished sagas stay readable; 0: for ever", "2592000", ge=0
     )
-    HTTP_PORT: int = setting(8080, "port of `/live` and `/metrics`; 0: off", "8080", ge=0, le=65535)
+    HTTP_PORT: int = setting(
+        8080, "port of `/live`, `/ready` and `/metrics`; 0: off", "8080", ge=0, le=65535
+    )
 
     @property
     def rpc_urls(self) -> list[str]:

@@ -1,18 +1,28 @@
 """What a saga's mined transactions cost it, and what all sagas together did and paid. Pure.
 
-Only what was paid for a saga counts: what it adopted was paid for before it, or by somebody else.
+A saga pays for its own steps' transactions: calls that did their work, calls that reverted, an
+operator's cancellation, a self-send that took the nonce of a step it was still waiting for. What it
+adopted was paid for by somebody else. In nobody's account are self-sends that only fill a nonce for
+the lane (the keeper's, the second one of a cancelled pair), and what a saga left to a lane where
+that came to nothing.
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
+from typing import TypeVar
 
 import msgspec
 
 from saga.fees import GWEI, cost_usd
-from saga.model import Receipt, Saga
+from saga.model import Deployment, Intent, Receipt, Registration, Saga
 
 MICRO = 10**6
 """Micro-dollars in a dollar."""
+LEFT_KEPT = 32
+"""Hashes of left transactions that a saga keeps: those of 16 pairs, far more than it has lanes."""
+
+_Found = TypeVar("_Found", Deployment, Registration)
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -29,18 +39,20 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     deployments: int = 0
     """Tokens that sagas have deployed themselves."""
     adopted: int = 0
-    """Tokens that the chain held already."""
+    """Tokens that were found on the chain, deployed by no transaction that a saga knew of."""
     registrations: int = 0
     """Registry entries that sagas have made themselves."""
     gas: int = 0
-    """Of all transactions of sagas, those that reverted or were cancelled included."""
+    """Burnt by the sagas' own steps, those that reverted or were cancelled included. Self-sends
+    that only fill a nonce for the lane are in nobody's account."""
     fees_gwei: int = 0
     """The same in money. Gwei, rounded half-even for each saga: the 64 bits of a counter hold
     9.2 ether in wei."""
     usd_micro: int = 0
     """Micro-dollars: the sum of `deployment_cost_usd` in the events of `priced`."""
     priced: int = 0
-    """Those of `deployments` whose whole cost is known in USD."""
+    """Registered tokens whose event has `deployment_cost_usd`; all of them are of `deployments`,
+    since what is adopted has no price."""
 
 
 def receipt_cost(receipt: Receipt) -> Cost:
@@ -56,6 +68,25 @@ def charged(saga: Saga, cost: Cost | None) -> Saga:
     )
 
 
+def leaving(saga: Saga, intents: Sequence[Intent]) -> Saga:
+    """The saga with the hashes of what it leaves to a lane: the newest LEFT_KEPT of all."""
+    if not intents:
+        return saga
+    hashes = [attempt.hash for intent in intents for attempt in intent.attempts]
+    return msgspec.structs.replace(saga, left=(*saga.left, *hashes)[-LEFT_KEPT:])
+
+
+def owned(saga: Saga, found: _Found) -> _Found:
+    """What was found on the chain; not adopted where a transaction made it that the saga had left.
+
+    The saga knows the hashes that it had stored itself. A replacement that the lane's keeper has
+    signed has another one: what that made stays adopted, and its fees are in nobody's account.
+    """
+    if found.receipt.tx_hash not in saga.left:
+        return found
+    return msgspec.structs.replace(found, adopted=False)
+
+
 def deployment_wei(saga: Saga) -> int:
     """What deployment and registration cost so far, whoever has paid: the chain says so for ever,
     hence also after Redis was lost."""
@@ -63,30 +94,22 @@ def deployment_wei(saga: Saga) -> int:
     return sum(receipt_cost(each.receipt).wei for each in results if each is not None)
 
 
-def own_wei(saga: Saga) -> int:
-    """The same of the transactions that this saga has sent itself."""
-    return sum(receipt_cost(receipt).wei for receipt in _own(saga))
-
-
 def deployment_usd(saga: Saga) -> Decimal | None:
-    """What its own of them cost a saga in US dollars with six digits, at the receipts' prices; None
-    when one of them has no price, or there is none."""
-    receipts = _own(saga)
+    """The same in US dollars with six digits, each transaction at the price when this service first
+    saw its receipt; None until both are there, and where one has no price."""
     total = Decimal()
-    for receipt in receipts:
-        if receipt.native_usd is None:
+    for each in (saga.deployment, saga.registration):
+        if each is None or each.receipt.native_usd is None:
             return None
-        total += cost_usd(receipt_cost(receipt).wei, Decimal(receipt.native_usd))
-    return total if receipts else None
+        total += cost_usd(receipt_cost(each.receipt).wei, Decimal(each.receipt.native_usd))
+    return total
 
 
 def raised(before: Saga, after: Saga) -> Totals:
     """What one write of a saga adds to the totals."""
     deployed = None if before.deployment else after.deployment
     registered = None if before.registration else after.registration
-    cost = None
-    if registered is not None and after.deployment is not None and not after.deployment.adopted:
-        cost = deployment_usd(after)
+    cost = None if registered is None else deployment_usd(after)
     return Totals(
         deployments=int(deployed is not None and not deployed.adopted),
         adopted=int(deployed is not None and deployed.adopted),
@@ -96,12 +119,6 @@ def raised(before: Saga, after: Saga) -> Totals:
         usd_micro=int((cost or 0) * MICRO),
         priced=int(cost is not None),
     )
-
-
-def _own(saga: Saga) -> list[Receipt]:
-    """Of the confirmed transactions that this saga has sent itself."""
-    results = (saga.deployment, saga.registration)
-    return [each.receipt for each in results if each is not None and not each.adopted]
 
 
 def _gwei(wei: int) -> int:

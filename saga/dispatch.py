@@ -12,11 +12,12 @@ from saga.errors import HeldError
 from saga.facts import ClaimLost, Fact, Intended
 from saga.model import Saga, Step
 from saga.ports import Chain, IntentAnswer, Journal, Lane
+from saga.throttle import Throttle
 
 LANE_PATIENCE_SECONDS = 60.0
 """How long a saga waits with a worker for room in a full lane; then it waits in `due`."""
-THROTTLE_PATIENCE_SECONDS = 5.0
-"""The same for its turn under DEPLOYMENTS_PER_HOUR: what comes later is waited for in `due`."""
+BLOCKED_SECONDS = 5.0
+"""How long what keeps a lane from giving a nonce is believed before the lane is asked again."""
 
 
 class _Booking:
@@ -29,13 +30,13 @@ class _Booking:
         """Sagas that wait for their turn."""
         self.next_nonce = 0
         """A guess: the lane in the store knows."""
-        self.shut: tuple[int, int, bool] | None = None
-        """Head and spent nonces at which nothing could be had, and whether for a pair: until more
-        is known, others need not ask."""
-        self.retired: tuple[int, str] = (-1, "")
-        """The head at which the store said that nothing new is sent from here, and why."""
         self.begun = False
         """Whether the lane was asked for where it stands."""
+        self.full_at: tuple[int, int, bool] | None = None
+        """Head and spent nonces at which the lane was full, and whether for a pair: until more is
+        known, others need not ask."""
+        self.blocked: tuple[float, HeldError | None] = (0.0, None)
+        """Until when, by the clock, and why the lane gives nothing."""
 
     @property
     def out(self) -> int:
@@ -43,26 +44,44 @@ class _Booking:
         return max(0, self.next_nonce - self.lane.spent_nonces)
 
 
+class _Wish:
+    """What a saga wants to send, at the price of a block."""
+
+    def __init__(self, saga: Saga, action: Intend, priced_at: int) -> None:
+        self.saga = saga
+        self.action = action
+        self.priced_at = priced_at
+        """The head at which its calls were priced."""
+        self.known: dict[str, int] = {}
+        """By signer: where a lane begins that Redis does not know."""
+
+    @property
+    def pair(self) -> bool:
+        return self.action.follow is not None
+
+    @property
+    def cost(self) -> int:
+        """Most that it may cost, wei."""
+        calls = (self.action.call, self.action.follow)
+        return sum(call.gas * call.max_fee for call in calls if call is not None)
+
+
 class Dispatcher:
-    """One for a process. `pause_seconds`: between two deployments of all replicas; 0: none."""
+    """One for a process. `throttle`: None without DEPLOYMENTS_PER_HOUR."""
 
     def __init__(
         self,
         journal: Journal,
         chain: Chain,
         *,
-        pause_seconds: float = 0.0,
+        throttle: Throttle | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._journal = journal
         self._chain = chain
-        self._pause_seconds = pause_seconds
+        self._throttle = throttle
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._bookings = [_Booking(lane) for lane in chain.lanes]
-        self._free_at = 0.0
-        """When the throttle lets the next deployment through, as far as known here."""
-        self._queued_until = 0.0
-        """When the last one that waits in `due` for the throttle has its turn."""
 
     async def intend(self, saga: Saga, action: Intend) -> tuple[Saga, Fact]:
         """Sign with the nonces that a lane gives, and store nonces and bytes in one write.
@@ -70,23 +89,21 @@ class Dispatcher:
         The lane is asked with a guess; a wrong guess costs one more signature, never a nonce.
         Raises HeldError when nothing can be sent for a while.
         """
-        known: dict[str, int] = {}
-        priced_at = self._chain.head_number
+        wish = _Wish(saga, action, self._chain.head_number)
         deadline = self._clock() + LANE_PATIENCE_SECONDS
         while True:
-            if action.step is Step.DEPLOY:
-                await self._throttled(deadline)
-            if priced_at != self._chain.head_number:
-                priced_at, action = self._chain.head_number, await self._priced(action)
-            seen = self._seen()
-            booking = self._choose(action)
-            answer = None
+            if self._throttle is not None and action.step is Step.DEPLOY:
+                await self._throttle.turn(saga)
+            seen, answer = self._seen(), None
+            booking = self._choose(wish)
             if booking is not None:
-                answer = await self._ask(booking, saga, action, known, priced_at)
+                answer = await self._ask(booking, wish)
             if answer is None or answer.lane_full:
+                if self._choose(wish) is not None:
+                    continue
                 if self._clock() > deadline:
                     raise HeldError("lane_full", "MAX_IN_FLIGHT transactions are out")
-                if self._choose(action) is None and seen == self._seen():
+                if seen == self._seen():
                     await self._chain.next_block()
             elif answer.saga is not None:
                 return answer.saga, Intended()
@@ -97,90 +114,89 @@ class Dispatcher:
         """What has to change before a full lane is asked again."""
         return (self._chain.head_number, *(b.lane.spent_nonces for b in self._bookings))
 
-    def _choose(self, action: Intend) -> _Booking | None:
+    def _choose(self, wish: _Wish) -> _Booking | None:
         """The lane for these calls, or None when all that are not held are full.
 
         Raises HeldError when all are held.
         """
-        calls = [action.call, *([action.follow] if action.follow else [])]
-        cost = sum(call.gas * call.max_fee for call in calls)
         held: HeldError | None = None
         able = []
         for booking in self._bookings:
             # What is out has not been paid for yet, and cost about the same.
-            hold = booking.lane.hold(cost + cost * booking.out // len(calls))
-            if booking.retired[0] == self._chain.head_number:
-                hold = HeldError("retired", booking.retired[1])
+            hold = self._hold(booking, wish.cost + wish.cost * booking.out // (1 + wish.pair))
             if hold is None:
                 able.append(booking)
             held = held or hold
         if held is not None and not able:
             raise held
-        room = [b for b in able if not self._known_full(b, pair=len(calls) > 1)]
+        room = [booking for booking in able if not self._known_full(booking, wish)]
         return min(room, key=_load, default=None)
 
-    def _known_full(self, booking: _Booking, *, pair: bool) -> bool:
+    def _hold(self, booking: _Booking, cost: int) -> HeldError | None:
+        until, why = booking.blocked
+        if why is not None and self._clock() < until:
+            return why
+        return booking.lane.hold(cost)
+
+    def _known_full(self, booking: _Booking, wish: _Wish) -> bool:
         """Where a pair has no room, a single one may; where a single one has none, no pair."""
         seen = (self._chain.head_number, booking.lane.spent_nonces)
-        return booking.shut in ((*seen, pair), (*seen, False))
+        return booking.full_at in ((*seen, wish.pair), (*seen, False))
 
-    async def _ask(
-        self,
-        booking: _Booking,
-        saga: Saga,
-        action: Intend,
-        known: dict[str, int],
-        priced_at: int,
-    ) -> IntentAnswer | None:
-        """Ask the lane when it is this saga's turn. None when there is nothing to be had, as others
-        have learnt meanwhile, or when the price is that of an older block."""
+    async def _ask(self, booking: _Booking, wish: _Wish) -> IntentAnswer | None:
+        """Ask the lane when it is this saga's turn. None when others have learnt meanwhile that
+        there is nothing to be had."""
         booking.waiting += 1
         try:
             async with booking.turn:
-                pair = action.follow is not None
-                if self._known_full(booking, pair=pair) or self._wait_seconds(action) > 0:
+                if self._known_full(booking, wish) or self._hold(booking, 0) is not None:
                     return None
-                if priced_at != self._chain.head_number or booking.lane.hold(0) is not None:
+                await self._price(wish)
+                if not await self._begin(booking, wish):
                     return None
-                await self._begin(booking, known)
-                seen = (self._chain.head_number, booking.lane.spent_nonces, pair)
-                answer = await self._signed(booking, saga, action, known)
-                booking.shut = seen if answer.lane_full else None
+                full = (self._chain.head_number, booking.lane.spent_nonces, wish.pair)
+                answer = await self._signed(booking, wish)
+                booking.full_at = full if answer.lane_full else None
                 if answer.nonce_unknown:
                     booking.begun = False  # Redis was lost meanwhile
                 if answer.retired is not None:
-                    booking.retired = (seen[0], answer.retired)
-                if answer.throttled_seconds is not None:
-                    self._free_at = self._clock() + answer.throttled_seconds
+                    self._block(booking, HeldError("retired", answer.retired))
                 return answer
         finally:
             booking.waiting -= 1
 
-    async def _begin(self, booking: _Booking, known: dict[str, int]) -> None:
-        """Where the lane stands, before the first signature: those may take their time."""
+    async def _begin(self, booking: _Booking, wish: _Wish) -> bool:
+        """Where the lane stands, before the first signature: those may take their time. False when
+        it cannot begin yet."""
         if booking.begun:
-            return
+            return True
         lane = booking.lane
         following = await self._journal.next_nonce(lane.chain_id, lane.address)
         if following is None:
-            following = known[lane.address] = await lane.known_nonces()
+            try:
+                following = wish.known[lane.address] = await lane.known_nonces()
+            except HeldError as error:
+                self._block(booking, error)
+                return False
         booking.next_nonce, booking.begun = following, True
+        return True
 
-    async def _signed(
-        self, booking: _Booking, saga: Saga, action: Intend, known: dict[str, int]
-    ) -> IntentAnswer:
-        lane, nonce = booking.lane, booking.next_nonce
+    def _block(self, booking: _Booking, why: HeldError) -> None:
+        booking.blocked = (self._clock() + BLOCKED_SECONDS, why)
+
+    async def _signed(self, booking: _Booking, wish: _Wish) -> IntentAnswer:
+        lane, nonce, action = booking.lane, booking.next_nonce, wish.action
         signing = [lane.sign(action.step, action.call, nonce)]
         if action.follow is not None:
             signing.append(lane.sign(Step.REGISTER, action.follow, nonce + 1))
         # Side by side: a key service takes as long for two as for one.
         intents = await asyncio.gather(*signing)
         answer = await self._journal.intend(
-            saga,
+            wish.saga,
             intents,
             cost_gas=action.call.cost_gas,
             spent=lane.spent_nonces,
-            known=known.get(lane.address),
+            known=wish.known.get(lane.address),
             sure=lane.sure_nonces,
         )
         if answer.saga is not None:
@@ -189,39 +205,14 @@ class Dispatcher:
             booking.next_nonce = answer.next_nonce
         return answer
 
-    def _wait_seconds(self, action: Intend) -> float:
-        """Until the throttle lets a deployment through; none for anything else."""
-        return self._free_at - self._clock() if action.step is Step.DEPLOY else 0.0
-
-    async def _throttled(self, deadline: float) -> None:
-        """Wait for a turn that comes soon.
-
-        Raises HeldError with the time of the turn when it comes later: those that wait come back
-        one after the other, not all at once.
-        """
-        now = self._clock()
-        wait = self._free_at - now
-        if wait <= 0:
+    async def _price(self, wish: _Wish) -> None:
+        """Blocks may have gone by since the calls were priced."""
+        head, action = self._chain.head_number, wish.action
+        if head == wish.priced_at:
             return
-        if wait <= THROTTLE_PATIENCE_SECONDS and now < deadline:
-            await asyncio.sleep(wait)
-            return
-        turn = max(self._queued_until, self._free_at)
-        self._queued_until = turn + self._pause_seconds
-        raise HeldError(
-            "throttled",
-            f"DEPLOYMENTS_PER_HOUR: the next deployment may be sent in {wait:.0f} s",
-            seconds=turn - now,
-        )
-
-    async def _priced(self, action: Intend) -> Intend:
-        """Time has gone by since the call was priced."""
-        follow = action.follow
-        return Intend(
-            action.step,
-            await self._chain.priced(action.call),
-            None if follow is None else await self._chain.priced(follow),
-        )
+        follow = None if action.follow is None else await self._chain.priced(action.follow)
+        wish.action = Intend(action.step, await self._chain.priced(action.call), follow)
+        wish.priced_at = head
 
 
 def _load(booking: _Booking) -> tuple[bool, int]:

@@ -2,7 +2,7 @@
 
 Everything in an event comes from the inbound message and from stored receipts, never from a clock,
 so that rebuilding it after a crash gives the same bytes and consumers can drop repeats. After a
-loss of Redis the chain tells it all again but what it cost: `deployment_cost_*` is left out then.
+loss of Redis the chain tells it all again but the prices: `deployment_cost_usd` is left out then.
 
 SIDE EFFECTS: none.
 """
@@ -20,6 +20,15 @@ from saga.messages import Address, Symbol, Text
 Hash = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}$")]
 Decimal = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]*)$")]
 Dollars = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]*)\.[0-9]{6}$")]
+_COST_WEI: Final = (
+    "What the transactions of the deployment and of the registration cost on the chain, in wei of "
+    "its native token, whoever sent them."
+)
+_COST_USD: Final = (
+    "The same in US dollars, each transaction at the native token's price when this service first "
+    "saw its receipt. Left out where one of the two has no price: none was known, or the service "
+    "found the work done already."
+)
 UtcTime = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
 
 
@@ -46,10 +55,8 @@ class TokenDeployedMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defau
     contributor_address: Address | None = None
     performance_metric: Text
     performance_improvement: float
-    deployment_cost_wei: Decimal | None = None
-    """Of the deployment and the registration, those of the two that were made for this message."""
-    deployment_cost_usd: Dollars | None = None
-    """The same at the prices when they were mined, where they were known."""
+    deployment_cost_wei: Annotated[Decimal, Meta(description=_COST_WEI)] | None = None
+    deployment_cost_usd: Annotated[Dollars, Meta(description=_COST_USD)] | None = None
     message_version: Literal["1.0"] = field(default_factory=lambda: "1.0")
 
 

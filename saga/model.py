@@ -122,7 +122,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     receipt: Receipt
     adopted: bool = False
-    """True when the chain already held it before this saga sent anything."""
+    """True when it was found on the chain, made by no transaction that this saga knows of."""
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +130,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
     receipt: Receipt
     adopted: bool = False
+    """As `Deployment.adopted`."""
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,9 +175,13 @@ class Saga(msgspec.Struct, frozen=True, kw_only=True):
     deployment: Deployment | None = None
     registration: Registration | None = None
     gas_used: int = 0
-    """Of all its own transactions that were mined, those that came to nothing included."""
+    """Burnt by the transactions of its own steps, those that came to nothing included; see
+    `saga.costs` for what is in nobody's account."""
     fees_wei: int = 0
     """What they cost together."""
+    left: tuple[str, ...] = ()
+    """Hashes of transactions that it left to a lane which could not pay, the newest last: one of
+    them may be mined after all."""
     traceparent: str | None = None
     resumed: bool = False
     """True in a worker that did not begin this step itself. Not stored."""

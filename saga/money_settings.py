@@ -18,7 +18,7 @@ class MoneySettings(BaseSettings):
 
     MIN_BALANCE_WEI: int = setting(
         0,
-        "below this balance of the key nothing new is sent from it; 0: only what the chain itself "
+        "below this balance of a key nothing new is sent from it; 0: only what the chain itself "
         "refuses",
         "50000000000000000",
         ge=0,

@@ -128,6 +128,13 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """Intents that the saga forgets while their nonces are out: the lane keeps their records."""
 
 
+class Turns(Protocol):
+    """The order of deployments under DEPLOYMENTS_PER_HOUR."""
+
+    async def turn(self, saga_id: str) -> float:
+        """Seconds until the saga may deploy; 0: now. Raises StoreUnavailableError."""
+
+
 class Queue(Protocol):
     """The inbound and processing lists."""
 
@@ -218,5 +225,6 @@ __all__ = [
     "Journal",
     "Lane",
     "Queue",
+    "Turns",
     "Watched",
 ]

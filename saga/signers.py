@@ -23,7 +23,7 @@ async def open_signers(settings: SignerSettings) -> AsyncIterator[Sequence[Signe
     except ValueError as error:
         raise ConfigError([f"{settings.source} {error}"]) from None
     try:
-        if problems := _mismatches(settings, [signer.address for signer in signers]):
+        if problems := pin_problems(settings, [signer.address for signer in signers]):
             raise ConfigError(problems)
         yield signers
     finally:
@@ -100,8 +100,8 @@ def _secret_file(settings: SignerSettings, name: str) -> str:
         raise ConfigError([f"{name} {error}"]) from None
 
 
-def _mismatches(settings: SignerSettings, addresses: Sequence[str]) -> list[str]:
-    """The pin must name exactly the keys that sign here."""
+def pin_problems(settings: SignerSettings, addresses: Sequence[str]) -> list[str]:
+    """A line when the pin does not name exactly the keys that sign here."""
     pinned = settings.pinned
     if not pinned or sorted(pinned) == sorted(addresses):
         return []

@@ -5,6 +5,7 @@ good. Crash-safe as the deployment: stored before sent, asked before signed.
 """
 
 from saga.actions import Action, Advance, Fail
+from saga.costs import owned
 from saga.facts import ClaimLost, EntryExists, Fact, Mined, RegistryConflict, TokenExists
 from saga.interaction import pursue
 from saga.model import ErrorClass, Registration, Saga, Step
@@ -12,15 +13,17 @@ from saga.policy import Policy
 
 
 def decide(saga: Saga, fact: Fact | None, _policy: Policy) -> Action:
-    """Register once; adopt an entry of our own token. SIDE EFFECTS: none."""
+    """Register once; adopt an entry of our own token that another made. SIDE EFFECTS: none."""
     found = pursue(saga, Step.REGISTER, fact)
     match found:
         case Mined(receipt):
             return Advance(registration=Registration(receipt=receipt))
         case EntryExists(registration):
-            return Advance(
-                registration=registration, note="adopted: the registry held the entry already"
-            )
+            registration = owned(saga, registration)
+            note = "what was left to the lane was mined after all"
+            if registration.adopted:
+                note = "adopted: the registry held the entry already"
+            return Advance(registration=registration, note=note)
         case RegistryConflict(reason):
             return Fail(ErrorClass.REGISTRY_CONFLICT, reason)
         case ClaimLost(holder):

@@ -6,6 +6,7 @@ they are sent, and the chain is asked before anything is signed.
 """
 
 from saga.actions import Action, Advance, Fail
+from saga.costs import owned
 from saga.facts import ClaimLost, EntryExists, Fact, Mined, RegistryConflict, TokenExists
 from saga.interaction import pursue
 from saga.messages import InvalidMessage, parse, token_name
@@ -56,4 +57,7 @@ def _adopt(saga: Saga, found: TokenExists, policy: Policy) -> Action:
             f"the chain holds token {found.deployment.token} for this model with "
             f"{', '.join(differing)}; a model has one token for ever",
         )
-    return Advance(deployment=found.deployment, note="adopted: the chain held the token already")
+    deployment = owned(saga, found.deployment)
+    if not deployment.adopted:
+        return Advance(deployment=deployment, note="what was left to the lane was mined after all")
+    return Advance(deployment=deployment, note="adopted: the chain held the token already")

@@ -34,6 +34,11 @@ class FeeStatus(msgspec.Struct, frozen=True, kw_only=True):
     offer_max_priority_fee_gwei: str | None
     limit_max_fee_gwei: str
     limit_model_ether: str | None
+    """What both limits of a model's cost allow; None: no limit is active."""
+    limit_model_usd: str | None
+    """MAX_DEPLOYMENT_COST_USD, active or not; None: no limit."""
+    native_usd: str | None
+    """Price of the native token; None while it is not known, and the limit above not active."""
 
 
 class AttemptStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +76,8 @@ class LaneStatus(msgspec.Struct, frozen=True, kw_only=True):
     keeper: str | None
     keeper_lease_seconds: float | None
     hold: str | None
+    retired: str | None
+    """`draining:<address>` or `retired:<address>`: no new nonce is given."""
     outstanding: Sequence[NonceStatus]
     outstanding_more: int
     """How many more are out than are shown."""
@@ -122,6 +129,14 @@ def _print_fees(fees: FeeStatus) -> None:
     model = fees.limit_model_ether
     cost = "a model's cost is not limited" if model is None else f"a model's cost {model} ether"
     out.print(f"limits   max fee {fees.limit_max_fee_gwei} gwei, {cost}")
+    usd, price = fees.limit_model_usd, fees.native_usd
+    limit = (
+        "a model's cost in dollars is not limited" if usd is None else f"a model's cost {usd} USD"
+    )
+    if price is not None:
+        out.print(f"dollars  native token {price} USD, {limit}")
+    elif usd is not None:
+        out.print(f"dollars  native token's price is not known: {limit} is not active")
 
 
 def _endpoints(endpoints: Sequence[EndpointStatus]) -> Table:
@@ -151,6 +166,9 @@ def _print_lane(lane: LaneStatus) -> None:
         f"nonces   next {following}, spent {lane.spent_nonces}, pending {lane.pending_nonces}"
     )
     out.print(f"keeper   {keeper}")
+    if lane.retired is not None:
+        how, _, to = lane.retired.partition(":")
+        out.print(f"[yellow]marked[/]   {safe(how)} to {safe(to)}: no new nonce is given")
     if lane.hold is not None:
         out.print(f"[yellow]held[/]     {safe(lane.hold)}")
     _print_outstanding(lane.outstanding)

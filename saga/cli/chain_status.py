@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 
+from adapters.former_keys import check_former_keys, draining_to, handed_to
 from adapters.redis_lane import Standing
 from adapters.rpc import Request, RpcError
 from saga import fees
@@ -69,6 +71,9 @@ async def _status(settings: Settings) -> ChainStatus:
             lanes.append(await _lane(each, seen, records))
         assert block is not None  # noqa: S101 - there is a key
         now_ms = (await desk.lane.standing()).now_ms
+        former = await check_former_keys(
+            desk.rpc, desk.lanes, desk.chain_id, list(desk.keys), settings.source
+        )
         return ChainStatus(
             chain_id=desk.chain_id,
             network=desk.network,
@@ -78,7 +83,7 @@ async def _status(settings: Settings) -> ChainStatus:
             fees=_fees(market, desk.limits, cost_gas),
             # One lane that is free is enough.
             would_hold=[why for whys in would_hold for why in whys] if all(would_hold) else [],
-            problems=desk.problems,
+            problems=[*desk.problems, *former],
             lanes=lanes,
         )
 
@@ -137,14 +142,25 @@ def _fees(market: Market, limits: Limits, cost_gas: int) -> FeeStatus:
         offer_max_fee_gwei=None if price is None else gwei(price.max_fee),
         offer_max_priority_fee_gwei=None if price is None else gwei(price.max_priority_fee),
         limit_max_fee_gwei=gwei(limits.max_fee),
-        limit_model_ether=ether(limits.max_cost) if limits.max_cost else None,
+        limit_model_ether=None if (most := fees.cost_limit(limits)) is None else ether(most),
+        limit_model_usd=_plain(limits.max_cost_usd),
+        native_usd=_plain(limits.native_usd),
     )
+
+
+def _plain(amount: Decimal | None) -> str | None:
+    """Digits alone, without an exponent."""
+    return f"{amount:f}" if amount else None
 
 
 def _holds(
     settings: Settings, market: Market, limits: Limits, seen: _Seen, cost_gas: int
 ) -> Iterator[str]:
-    """Why a new saga would wait. MAX_DEPLOYMENT_COST_WEI is judged by the gas of what is out."""
+    """Why a new saga would wait. What a model costs is judged by the gas of what is out."""
+    if to := draining_to(seen.standing.retired):
+        yield f"the key is being handed over to {to} and gives no new nonces"
+    elif to := handed_to(seen.standing.retired):
+        yield f"the key is retired, its work went to {to}"
     offered = fees.offer(market, limits, cost_gas)
     if isinstance(offered, Held):
         yield offered.reason
@@ -172,6 +188,7 @@ async def _lane(desk: Desk, seen: _Seen, records: Sequence[Outstanding]) -> Lane
         keeper=standing.keeper or None,
         keeper_lease_seconds=lease,
         hold=standing.hold or None,
+        retired=standing.retired or None,
         outstanding=await _outstanding(desk, standing, records),
         outstanding_more=len(seen.out) - len(records),
         holes=await _without_record(desk, seen.out),

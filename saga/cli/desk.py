@@ -1,21 +1,25 @@
 """What the `saga chain` commands work with: Redis, nodes, key and lane, without a replica."""
 
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
+from redis.asyncio import Redis
 
 from adapters.fee_oracle import FeeOracle
 from adapters.log_setup import configure_logging
 from adapters.redis_lane import RedisLane
+from adapters.redis_lanes import RedisLanes
 from adapters.redis_views import RedisViews
 from adapters.rpc_pool import RpcPool
 from adapters.signer import Signer
-from saga.chain_parts import check_settings
+from saga.chain_parts import check_settings, price_feed
+from saga.cli.run import RECURSION_LIMIT
 from saga.config import Settings
 from saga.errors import ConfigError
 from saga.events import network_name
-from saga.fees import Limits
+from saga.fees import Budget, Limits
 from saga.signers import open_signers
 from saga.store import open_store, redis_keys
 
@@ -26,11 +30,13 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
     """The lane of a configured key on the chain of the configured nodes."""
 
     views: RedisViews
+    lanes: RedisLanes
     lane: RedisLane
     rpc: RpcPool
     oracle: FeeOracle
     signer: Signer
     limits: Limits
+    """With the native token's price as it was when the desk was opened."""
     chain_id: int
     network: str
     problems: Sequence[str]
@@ -54,7 +60,11 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
 @asynccontextmanager
 async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
     """Raises ConfigError when no node answers. That contracts, roles or funds are missing is no
-    reason to know nothing of the lane."""
+    reason to know nothing of the lane.
+
+    SIDE EFFECTS: asks for the native token's price once, where the settings say whom, and keeps it
+    in Redis as a replica does; sets the process's limit of recursion.
+    """
     configure_logging("ERROR", settings.LOG_FORMAT)
     async with AsyncExitStack() as stack:
         signers = await stack.enter_async_context(open_signers(settings))
@@ -64,18 +74,12 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         if of_nodes := [line for line in problems if line.startswith(_NODE_PROBLEM)]:
             raise ConfigError(of_nodes)
         views, _ = await stack.enter_async_context(open_store(settings))
-        keys = {
-            each.address: (
-                each,
-                RedisLane(
-                    views.client, redis_keys(settings), chain_id=chain_id, sender=each.address
-                ),
-            )
-            for each in signers
-        }
+        lanes = RedisLanes(views.client, redis_keys(settings))
+        keys = {each.address: (each, lanes.lane(chain_id, each.address)) for each in signers}
         signer, lane = next(iter(keys.values()))
         yield Desk(
             views=views,
+            lanes=lanes,
             lane=lane,
             rpc=rpc,
             oracle=FeeOracle(
@@ -84,9 +88,21 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
                 tip_floor=settings.tip_floor(chain_id),
             ),
             signer=signer,
-            limits=settings.limits(chain_id),
+            limits=await _limits(settings, views.client, chain_id),
             chain_id=chain_id,
             network=network_name(chain_id, settings.NETWORK_NAME),
             problems=problems,
             keys=keys,
         )
+
+
+async def _limits(settings: Settings, client: "Redis", chain_id: int) -> Limits:
+    """As a replica would have them now."""
+    # Libraries of signers raise it, to where an answer that nests deep ends the process.
+    sys.setrecursionlimit(RECURSION_LIMIT)
+    feed = price_feed(settings, client)
+    try:
+        await feed.look()
+        return Budget(settings.limits(chain_id), lambda: feed.usd).limits
+    finally:
+        await feed.close()

@@ -10,7 +10,7 @@ from adapters.accounts import look_at
 from adapters.former_keys import out_of
 from adapters.log_setup import configure_logging
 from adapters.redis_lane import RedisLane
-from adapters.redis_lanes import RedisLanes
+from adapters.redis_lanes import ABANDON, RedisLanes
 from adapters.rpc_pool import RpcPool
 from saga.cli.keys_desk import ChainId, NodeSettings, open_node
 from saga.cli.keys_report import FormerLane, KeyLane, KeysStatus, KeyStatus, print_keys
@@ -19,7 +19,7 @@ from saga.config import StoreSettings, load
 from saga.errors import ChainUnavailableError, ConfigError, StoreUnavailableError
 from saga.fees import ether
 from saga.signer_settings import SignerSettings
-from saga.signers import open_signers
+from saga.signers import open_signers, pin_problems
 from saga.store import open_store, redis_keys
 
 SHOWN = 64
@@ -62,12 +62,18 @@ class _Show:
         return KeysStatus(chain_id=chain_id, keys=keys, former=former, problems=problems)
 
     async def _keys(self) -> list[KeyStatus]:
-        """Where a key cannot be opened, its pin is known at least."""
+        """Where a key cannot be opened, its pin is known at least; where the pin is another's, the
+        key is shown all the same."""
         source, pinned = self._settings.source, self._settings.pinned
+        opened = self._settings
+        if source != "DEPLOYER_SIGNER_URL":  # where the pin chooses the account
+            opened = opened.model_copy(update={"DEPLOYER_ADDRESS": None})
         try:
-            async with open_signers(self._settings) as signers:
+            async with open_signers(opened) as signers:
                 found = [(signer.address, signer.kind) for signer in signers]
-                pin = "ok" if pinned else "none"
+            wrong = pin_problems(self._settings, [address for address, _ in found])
+            self._problems += wrong
+            pin = "wrong" if wrong else "ok" if pinned else "none"
         except ConfigError as error:
             self._problems += error.problems
             found, pin = [(address, "not opened") for address in pinned], "not checked"
@@ -165,6 +171,7 @@ class _Show:
             out=None if out is None else len(out),
             sagas=list(dict.fromkeys(each.saga_id for each in records if each.saga_id)),
             retired=standing.retired or None,
+            abandoned=standing.retired_by == ABANDON,
         )
 
     async def _spent(self, lane: RedisLane, rpc: RpcPool | None) -> int | None:
@@ -180,7 +187,10 @@ class _Show:
 async def _lane(lane: RedisLane) -> KeyLane:
     standing = await lane.standing()
     return KeyLane(
-        chain_id=lane.chain_id, next_nonce=standing.next, retired=standing.retired or None
+        chain_id=lane.chain_id,
+        next_nonce=standing.next,
+        retired=standing.retired or None,
+        abandoned=standing.retired_by == ABANDON,
     )
 
 

@@ -1,13 +1,17 @@
 """What the `saga keys` commands work with: each part alone, as far as it is set and answers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Literal
 
+import msgspec
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import BaseSettings
 
 from adapters.accounts import Role, roles_of
+from adapters.drain import Drain
+from adapters.redis_lane import RedisLane
+from adapters.redis_views import RedisViews
 from adapters.rpc import RpcError
 from adapters.rpc_pool import RpcPool
 from saga.checks import check_address, check_confirmations, check_rpc_urls, split_urls
@@ -63,6 +67,40 @@ class NodeSettings(ChainId):
             for name in names
             if getattr(self, name) is None
         ]
+
+
+class KeySource(msgspec.Struct, frozen=True, kw_only=True):
+    """What the settings of the old key say of it, and of the keys beside it."""
+
+    setting: str
+    signing: Sequence[str] | None
+    """The addresses of all; None where they are not known without opening the keys."""
+
+
+class LaneDesk(msgspec.Struct, frozen=True, kw_only=True):
+    """The lane of the key that is handed over, and whom to ask about it."""
+
+    rpc: RpcPool
+    views: RedisViews
+    lane: RedisLane
+    settings: NodeSettings
+    source: KeySource | None
+    """None where the settings are not those of the key."""
+    named: bool
+    """Whether --from says which key it is."""
+
+    @property
+    def sender(self) -> str:
+        return self.lane.sender
+
+    @property
+    def undo(self) -> str:
+        """The command that lifts the lane's mark, as it can be given here."""
+        of_it = f" --from {self.sender}" if self.named else ""
+        return f"saga keys rotate --to {self.sender}{of_it}"
+
+    def drain(self) -> Drain:
+        return Drain(self.rpc, self.lane, self.views, self.settings.CONFIRMATIONS)
 
 
 @asynccontextmanager

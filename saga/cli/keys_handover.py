@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from adapters.accounts import RoleCall, look_at
-from adapters.rpc_pool import RpcPool
-from saga.cli.keys_desk import NodeSettings
+from adapters.accounts import RoleCall, is_contract, look_at
+from saga.cli.keys_desk import KeySource, LaneDesk
 from saga.cli.render import console, safe
-from saga.signer_settings import SOURCES, SignerSettings
+from saga.errors import UsageError
+from saga.signer_settings import SOURCES
 
 
 class ToDo(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,10 +40,11 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     to_do: ToDo
 
 
-async def left_to_do(
-    rpc: RpcPool, node: NodeSettings, signing: SignerSettings | None, old: str, new: str
-) -> ToDo:
-    """Raises ChainUnavailableError."""
+async def left_to_do(desk: LaneDesk, new: str) -> ToDo:
+    """Raises ChainUnavailableError, and UsageError when nobody can have the new address's key."""
+    rpc, node, old = desk.rpc, desk.settings, desk.sender
+    if await is_contract(rpc, new):
+        raise UsageError(f"--to {new} is a contract: give the address of the new key")
     before = await look_at(rpc, old, node.roles(old))
     after = await look_at(rpc, new, node.roles(new))
     unknown = [
@@ -54,21 +55,26 @@ async def left_to_do(
     return ToDo(
         grants=[role.grant() for role in after.roles if role.held is False],
         funds=None if after.balance else f"{new} has no funds on this chain",
-        settings=_settings(signing, old, new),
+        settings=_settings(desk.source, old, new),
         revokes=[role.revoke() for role in before.roles if role.held],
         unknown=[*node.lacking, *unknown],
     )
 
 
-def _settings(signing: SignerSettings | None, old: str, new: str) -> list[str]:
-    """Names alone: where the new key is, the operator knows."""
-    if signing is None:
+def _settings(source: KeySource | None, old: str, new: str) -> list[str]:
+    """Names alone: where the new key is, the operator knows. The pin must name every key."""
+    if source is None:
         return [f"the key source ({', '.join(SOURCES)}): that of {new}", f"DEPLOYER_ADDRESS={new}"]
-    pinned = [each for each in signing.pinned if each not in (old, new)]
-    return [
-        f"{signing.source}: the key of {new} in place of {old}",
-        f"DEPLOYER_ADDRESS={','.join([*pinned, new])}",
-    ]
+    beside = [each for each in source.signing or () if each != old]
+    if new in beside:
+        return [
+            f"{source.setting}: without the key of {old}",
+            f"DEPLOYER_ADDRESS={','.join(beside)}",
+        ]
+    placed = f"{source.setting}: the key of {new} in place of {old}"
+    if source.signing is None:
+        return [placed, "DEPLOYER_ADDRESS: the addresses of all keys there, or not set"]
+    return [placed, f"DEPLOYER_ADDRESS={','.join([*beside, new])}"]
 
 
 def print_handover(done: Handover) -> None:

@@ -16,6 +16,8 @@ class KeyLane(msgspec.Struct, frozen=True, kw_only=True):
     next_nonce: int | None
     retired: str | None
     """`draining:<address>` or `retired:<address>`."""
+    abandoned: bool
+    """Retired because its key was given up as lost."""
 
 
 class KeyStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +28,7 @@ class KeyStatus(msgspec.Struct, frozen=True, kw_only=True):
     """`not opened` where only the pin is known."""
     setting: str
     pin: str
-    """`ok`, `none`, or `not checked`."""
+    """`ok`, `none`, `wrong`, or `not checked`."""
     lanes: Sequence[KeyLane] | None = None
     balance_ether: str | None = None
     nonce_latest: int | None = None
@@ -47,6 +49,7 @@ class FormerLane(msgspec.Struct, frozen=True, kw_only=True):
     sagas: Sequence[str]
     """Whose these are."""
     retired: str | None
+    abandoned: bool
 
 
 class KeysStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +66,7 @@ def print_keys(status: KeysStatus) -> None:
     """For people."""
     out = console()
     for key in status.keys:
-        pin = {"ok": "pin ok", "none": "no pin"}.get(key.pin, "pin not checked")
+        pin = "no pin" if key.pin == "none" else f"pin {key.pin}"
         out.print(f"key      {key.address} {safe(key.kind)}, from {key.setting}, {pin}")
         if key.balance_ether is not None:
             nonces = f"{key.nonce_latest} spent, {key.nonce_pending} pending"
@@ -71,11 +74,11 @@ def print_keys(status: KeysStatus) -> None:
         for name, held in key.roles.items():
             out.print(f"  {name} {_ROLE[held]}")
         for lane in key.lanes or ():
-            out.print(f"  chain {lane.chain_id}: next nonce {_nonce(lane)}{_mark(lane.retired)}")
+            out.print(f"  chain {lane.chain_id}: next nonce {_nonce(lane)}{_mark(lane)}")
     for former in status.former:
         out.print(
             f"former   {former.address} on chain {former.chain_id}: next nonce {_nonce(former)}, "
-            f"{_out(former)}{_mark(former.retired)}"
+            f"{_out(former)}{_mark(former)}"
         )
     for problem in status.problems:
         out.print(f"[red]not known:[/] {safe(problem)}")
@@ -94,8 +97,10 @@ def _out(lane: FormerLane) -> str:
     return f"[yellow]{lane.out} out[/]{sagas}"
 
 
-def _mark(retired: str | None) -> str:
-    if retired is None:
+def _mark(lane: KeyLane | FormerLane) -> str:
+    if lane.retired is None:
         return ""
-    how, _, to = retired.partition(":")
+    how, _, to = lane.retired.partition(":")
+    if lane.abandoned:
+        return f", [yellow]abandoned[/]; {safe(to)} signs instead"
     return f", [yellow]{safe(how)}[/] to {safe(to)}"

@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from saga.costs import deployment_usd, deployment_wei, own_wei
+from saga.costs import deployment_usd, deployment_wei
 from saga.fees import ether, gwei
 from saga.model import Attempt, HistoryEntry, Saga, State, Step
 
@@ -79,8 +79,8 @@ def document(
 
 
 def _cost(saga: Saga) -> dict[str, Any] | None:
-    """What it has paid, whatever came of it; and what deployment and registration took, whoever has
-    paid."""
+    """What its own steps have paid, whatever came of them; and what deployment and registration
+    took, whoever has paid."""
     wei, usd = deployment_wei(saga), deployment_usd(saga)
     if not wei and not saga.gas_used:
         return None
@@ -102,7 +102,7 @@ def cost_line(saga: Saga) -> str | None:
     usd = deployment_usd(saga)
     if usd is None:
         return line
-    of = "" if own_wei(saga) == saga.fees_wei else " without what came to nothing"
+    of = "" if deployment_wei(saga) == saga.fees_wei else " without what came to nothing"
     return f"{line}, {usd:.2f} USD{of}"
 
 

@@ -18,7 +18,8 @@ from saga.store import open_store
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Counts are since Redis was empty, sagas as long as they are kept. Amounts are exact; an
-    average is rounded half-even, and None of nothing."""
+    average is rounded half-even, and None of nothing. Gas and fees are those of the sagas' own
+    steps, whatever came of them; self-sends that only fill a nonce for a lane are not in them."""
 
     sagas: Mapping[State, int]
     lists: Mapping[str, int]

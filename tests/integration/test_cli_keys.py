@@ -61,8 +61,18 @@ async def test_show_a_key(node: Node, valkey: EmbeddedValkey) -> None:
         "setting": "DEPLOYER_PRIVATE_KEY",
         "pin": "ok",
         "lanes": [
-            {"chain_id": 5, "next_nonce": None, "retired": f"draining:{STRANGER}"},
-            {"chain_id": node.chain_id, "next_nonce": first + 1, "retired": None},
+            {
+                "chain_id": 5,
+                "next_nonce": None,
+                "retired": f"draining:{STRANGER}",
+                "abandoned": False,
+            },
+            {
+                "chain_id": node.chain_id,
+                "next_nonce": first + 1,
+                "retired": None,
+                "abandoned": False,
+            },
         ],
         "nonce_latest": first,
         "nonce_pending": first,
@@ -108,10 +118,53 @@ async def test_show_former_keys(node: Node, valkey: EmbeddedValkey) -> None:
         "out": 1,
         "sagas": [saga.id],
         "retired": None,
+        "abandoned": False,
     }
     assert (unused["address"], unused["next_nonce"], unused["out"]) == (THIRD, None, 0)
     assert f"1 out (sagas {saga.id})" in text.out
     assert f"former   {THIRD}" in text.out
+
+
+async def test_show_an_abandoned_key(node: Node, valkey: EmbeddedValkey) -> None:
+    """A key that was given up as lost is not shown as one that was handed over."""
+    async with lane_side(node, valkey.url) as lane:
+        await lane.lane.keep("w1", lease_ms=1, hold="")
+        await lane.intended("lost")
+        await lane.lane.retire("abandon", STRANGER)
+        other = RedisLanes(lane.corner.client, lane.corner.keys).lane(node.chain_id, THIRD)
+        await other.keep("w1", lease_ms=1, hold="")
+        await other.retire("drain", STRANGER)
+        await other.retire("finish", STRANGER)
+        shown = await show(lane, valkey, DEPLOYER_PRIVATE_KEY=STRANGER_KEY)
+        settings = environment(lane, valkey.url, DEPLOYER_PRIVATE_KEY=STRANGER_KEY)
+        text = await command(settings, "keys", "show")
+    found = {each["address"]: each for each in shown.document["former"]}
+    assert {each["retired"] for each in found.values()} == {f"retired:{STRANGER}"}
+    assert (found[DEV_ACCOUNT]["abandoned"], found[THIRD]["abandoned"]) == (True, False)
+    assert f", abandoned; {STRANGER} signs instead" in text.out
+    assert f"nothing is out, retired to {STRANGER}" in text.out
+
+
+async def test_show_another_pin(node: Node, valkey: EmbeddedValkey) -> None:
+    """Where the pin is another's, the key that would sign is shown as the configured one, and the
+    pin as what is wrong."""
+    async with lane_side(node, valkey.url) as lane:
+        await lane.lane.keep("w1", lease_ms=1, hold="")
+        saga = await lane.intended("pinned")
+        shown = await show(lane, valkey, DEPLOYER_ADDRESS=STRANGER)
+        settings = environment(lane, valkey.url, DEPLOYER_ADDRESS=STRANGER)
+        text = await command(settings, "keys", "show")
+    assert saga.deploy is not None
+    assert (shown.status, text.status) == (1, 1)
+    key = only_key(shown)
+    assert (key["address"], key["kind"], key["pin"]) == (DEV_ACCOUNT, "private key", "wrong")
+    assert [each["next_nonce"] for each in key["lanes"]] == [saga.deploy.nonce + 1]
+    assert shown.document["former"] == []
+    (problem,) = shown.document["problems"]
+    assert problem.startswith(
+        f"DEPLOYER_ADDRESS is {STRANGER}, but DEPLOYER_PRIVATE_KEY is the key"
+    )
+    assert f"{DEV_ACCOUNT} private key, from DEPLOYER_PRIVATE_KEY, pin wrong" in text.out
 
 
 async def test_show_without_a_node(node: Node, valkey: EmbeddedValkey) -> None:

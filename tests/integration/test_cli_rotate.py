@@ -17,6 +17,9 @@ from tests.support.proxy import EVERY, each_call, lost_request, open_proxy
 
 COUNT = "eth_getTransactionCount"
 POOR = "0x00000000000000000000000000000000DeaDBeef"
+# The third account of anvil's documented mnemonic.
+THIRD = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"
+THIRD_KEY = "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a"
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +163,7 @@ async def test_what_others_spent(node: Node, valkey: EmbeddedValkey) -> None:
 async def test_without_the_key(node: Node, valkey: EmbeddedValkey) -> None:
     """--from names a key that cannot be opened: no key source is needed."""
     async with lane_side(node, valkey.url) as lane:
+        await lane.lane.keep("w1", lease_ms=1, hold="")
         done = await rotate(
             lane, valkey, POOR, "--from", DEV_ACCOUNT, "--json", DEPLOYER_PRIVATE_KEY=None
         )
@@ -167,6 +171,67 @@ async def test_without_the_key(node: Node, valkey: EmbeddedValkey) -> None:
         assert await mark(lane) == f"retired:{POOR}"
     assert done.document["to_do"]["funds"] == f"{POOR} has no funds on this chain"
     assert f"DEPLOYER_ADDRESS={POOR}" in done.document["to_do"]["settings"]
+
+
+async def test_one_of_several_keys(node: Node, valkey: EmbeddedValkey, tmp_path: Path) -> None:
+    """Of several keys the one that --from names is handed over, and the settings that are printed
+    are right as they are: the pin names the other keys too."""
+    keys, source = tmp_path / "keys", "DEPLOYER_PRIVATE_KEYS_FILE"
+    keys.write_text(f"{DEV_MNEMONIC_KEY}\n{STRANGER_KEY}\n", "utf-8")
+    keys.chmod(0o600)
+    several = {"DEPLOYER_PRIVATE_KEY": None, source: str(keys)}
+    pinned = several | {"DEPLOYER_ADDRESS": f"{DEV_ACCOUNT},{STRANGER}"}
+    placed = f"{source}: the key of {THIRD} in place of {DEV_ACCOUNT}"
+    gone = f"{source}: without the key of {DEV_ACCOUNT}"
+    async with lane_side(node, valkey.url) as lane:
+        await lane.lane.keep("w1", lease_ms=1, hold="")
+        for to, changes, printed in (
+            (
+                THIRD,
+                several,
+                (placed, "DEPLOYER_ADDRESS: the addresses of all keys there, or not set"),
+            ),
+            (STRANGER, pinned, (gone, f"DEPLOYER_ADDRESS={STRANGER}")),
+            (THIRD, pinned, (placed, f"DEPLOYER_ADDRESS={STRANGER},{THIRD}")),
+        ):
+            arguments = (to, "--from", DEV_ACCOUNT, "--json")
+            dry = await rotate(lane, valkey, *arguments, "--dry-run", **changes)
+            assert dry.document["to_do"]["settings"] == [*printed]
+        done = await rotate(lane, valkey, *arguments, **changes)
+        assert done.document["to_do"]["settings"] == [*printed]
+        keys.write_text(f"{THIRD_KEY}\n{STRANGER_KEY}\n", "utf-8")
+        now = pinned | {"DEPLOYER_ADDRESS": printed[1].removeprefix("DEPLOYER_ADDRESS=")}
+        checked = await command(environment(lane, valkey.url, **now), "keys", "check", "--json")
+    assert checked.status == 0, checked.out
+    assert {key["address"] for key in checked.document["keys"]} == {STRANGER, THIRD}
+
+
+async def test_settings_of_another_key(node: Node, valkey: EmbeddedValkey) -> None:
+    """--from with the settings of another key says nothing about those."""
+    async with lane_side(node, valkey.url) as lane:
+        await lane.lane.keep("w1", lease_ms=1, hold="")
+        of_another = {"DEPLOYER_PRIVATE_KEY": STRANGER_KEY, "DEPLOYER_ADDRESS": STRANGER}
+        done = await rotate(
+            lane, valkey, STRANGER, "--from", DEV_ACCOUNT, "--json", "--dry-run", **of_another
+        )
+    first, second = done.document["to_do"]["settings"]
+    assert first.startswith("the key source (DEPLOYER_PRIVATE_KEY, ")
+    assert second == f"DEPLOYER_ADDRESS={STRANGER}"
+
+
+async def test_nobody_keeps_the_lane(node: Node, valkey: EmbeddedValkey) -> None:
+    """Where no replica has the key, waiting alone would bring nothing: the line says so."""
+    async with lane_side(node, valkey.url) as lane:
+        await lane.intended("unkept")
+        settings = environment(lane, valkey.url)
+        async with running(settings, "keys", "rotate", "--to", STRANGER) as rotating:
+            line = await rotating.until_said("waiting")
+            assert "is out; no replica keeps this lane: start one with the key" in line
+            await lane.lane.keep("w1", lease_ms=600_000, hold="")
+            line = await rotating.until_said("waiting")
+            assert "no replica" not in line
+            rotating.terminate()
+            await rotating.ended()
 
 
 # --- Not done.
@@ -300,8 +365,41 @@ async def test_dry_run(node: Node, valkey: EmbeddedValkey) -> None:
     assert saga.state is State.VALIDATED
 
 
+async def test_a_new_address_that_cannot_sign(node: Node, valkey: EmbeddedValkey) -> None:
+    """What nobody can have the key of is no new key: the zero address, a contract. An account that
+    has delegated its code (EIP-7702) still signs."""
+    async with lane_side(node, valkey.url) as lane:
+        for to, said in (
+            ("0x" + "00" * 20, "is nobody's address"),
+            (node.registry, "is a contract"),
+        ):
+            for more in ((), ("--dry-run",)):
+                refused = await rotate(lane, valkey, to, *more)
+                assert (refused.status, refused.out) == (1, "")
+                (line,) = refused.err.splitlines()
+                assert line.startswith(f"saga: --to {to} {said}")
+        assert await mark(lane) == ""
+        node.request("anvil_setCode", POOR, "0xef0100" + "12" * 20)
+        assert (await rotate(lane, valkey, POOR, "--dry-run")).status == 0
+
+
+async def test_a_mistyped_new_address(node: Node, valkey: EmbeddedValkey) -> None:
+    """After a handover to an address that nobody has, the old key's own settings lift the mark,
+    and the next rotation's line says so."""
+    async with lane_side(node, valkey.url) as lane:
+        assert (await rotate(lane, valkey, POOR)).status == 0
+        again = await rotate(lane, valkey, STRANGER)
+        assert f"lift the mark with `saga keys rotate --to {DEV_ACCOUNT}`" in again.err
+        back = await rotate(lane, valkey, DEV_ACCOUNT, "--from", POOR)
+        assert back.status == 1
+        assert f"--from {POOR} never signed here" in back.err
+        assert (await rotate(lane, valkey, DEV_ACCOUNT)).status == 0
+        assert await mark(lane) == ""
+
+
 async def test_what_is_asked_wrongly(node: Node, valkey: EmbeddedValkey, tmp_path: Path) -> None:
-    """A wrong address, and several keys without --from, are one line that says what to give."""
+    """A wrong address, one that never signed here, and several keys without --from, are one line
+    that says what to give."""
     keys = tmp_path / "keys"
     keys.write_text(f"{DEV_MNEMONIC_KEY}\n{STRANGER_KEY}\n", "utf-8")
     keys.chmod(0o600)
@@ -310,11 +408,13 @@ async def test_what_is_asked_wrongly(node: Node, valkey: EmbeddedValkey, tmp_pat
         for arguments, changes, said in (
             (("0x12",), {}, "--to is no address"),
             ((STRANGER, "--from", "me"), {}, "--from is no address"),
+            ((STRANGER, "--from", THIRD), {}, f"--from {THIRD} never signed here on chain "),
             ((POOR,), several, f"give --from, one of {DEV_ACCOUNT}, {STRANGER}"),
         ):
             refused = await rotate(lane, valkey, *arguments, **changes)
             assert (refused.status, refused.out) == (1, "")
             (line,) = refused.err.splitlines()
             assert said in line
+        await lane.lane.keep("w1", lease_ms=1, hold="")
         done = await rotate(lane, valkey, STRANGER, "--from", DEV_ACCOUNT, **several)
         assert done.status == 0

@@ -1,16 +1,27 @@
 """What transactions cost, as the chain and an operator's commands tell it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from fractions import Fraction
 
+import msgspec
+
+from adapters.embedded import EmbeddedValkey
+from saga.actions import Advance
 from saga.audit import audit
-from saga.costs import receipt_cost
+from saga.change import change_of, left_behind
+from saga.costs import Cost, Totals, receipt_cost
 from saga.facts import Mined
-from saga.model import State, Step
+from saga.fees import GWEI
+from saga.model import Intent, Saga, State, Step
+from states.registered import event_of
+from states.table import TABLE
+from tests.integration.lua.store import Corner, Worker, opened
 from tests.integration.test_cli import saga as command
-from tests.support.chain import Node, chain_side, new_saga
+from tests.support.chain import ChainSide, Node, StrategyName, chain_side, content_of, new_saga
 from tests.support.fleet import Fleet, message
+from tests.support.sagas import POLICY
 
 MakeFleet = Callable[..., Fleet]
 
@@ -26,6 +37,84 @@ async def test_receipt(node: Node) -> None:
             assert isinstance(fact, Mined)
             assert receipt_cost(fact.receipt) == node.cost(fact.receipt.tx_hash)
             assert fact.receipt.native_usd == (None if price is None else str(price))
+
+
+async def left_and_mined(
+    corner: Corner, worker: Worker, side: ChainSide, known: Callable[[Intent], Intent]
+) -> Saga:
+    """A saga that has left its pair to the lane, of which the nodes then mined both. `known`: an
+    intent as the saga had stored it."""
+    saga = await corner.begin_in(worker, State.VALIDATED, message("left"))
+    signed = await side.pair(saga)
+    assert signed.deploy is not None
+    assert signed.register is not None
+    pair = known(signed.deploy), known(signed.register)
+    nonce = signed.deploy.nonce
+    stored = (await worker.propose(saga, *pair, spent=nonce, known=nonce)).saga
+    assert stored is not None
+    left = left_behind(stored, Step.DEPLOY)
+    await worker.abandon(stored, list(Step), attempts=0, note="no funds", left=left)
+    await side.chain.send(signed, Step.DEPLOY)
+    for step in Step:
+        assert isinstance(await side.settle(signed, step), Mined)
+    return await corner.read(saga)  # as another replica finds it after a crash
+
+
+async def found(worker: Worker, side: ChainSide, saga: Saga) -> Saga:
+    """The saga registered, by what its look-ups find."""
+    for step, state in ((Step.DEPLOY, State.TOKEN_DEPLOYED), (Step.REGISTER, State.REGISTERED)):
+        fact = await side.chain.look_up(saga, step, content_of(saga))
+        action = TABLE[saga.state].decide(saga, fact, POLICY)
+        assert isinstance(action, Advance), action
+        saga = await worker.move(saga, state, change_of(saga, action))
+    return saga
+
+
+def summed(costs: Sequence[Cost]) -> Cost:
+    return Cost(sum(cost.gas for cost in costs), sum(cost.wei for cost in costs))
+
+
+async def test_left_and_mined(node: Node, valkey: EmbeddedValkey, strategy: StrategyName) -> None:
+    """What a saga has left to a lane and is mined after all is its own: it has paid for it, and the
+    totals count it as deployed and registered."""
+    async with opened(valkey.url) as corner, chain_side(node, strategy) as side:
+        with node.rolled_back():
+            worker = corner.worker()
+            saga = await left_and_mined(corner, worker, side, lambda intent: intent)
+            assert len(saga.left) == 2
+            saga = await found(worker, side, saga)
+            totals = await corner.views.totals()
+            cost = summed([node.cost(tx) for tx in saga.left])
+    results = (saga.deployment, saga.registration)
+    assert [each.adopted for each in results if each is not None] == [False, False]
+    assert (saga.gas_used, saga.fees_wei) == (cost.gas, cost.wei)
+    fees = round(Fraction(cost.wei, GWEI))
+    assert totals == Totals(deployments=1, registrations=1, gas=cost.gas, fees_gwei=fees)
+    event = event_of(saga, POLICY)
+    assert (event.deployment_cost_wei, event.deployment_cost_usd) == (str(cost.wei), None)
+
+
+def unknown(intent: Intent) -> Intent:
+    """As if what was mined was a replacement that the lane's keeper had signed later."""
+    (attempt,) = intent.attempts
+    replaced = "0x" + attempt.hash[-64:][::-1]
+    return msgspec.structs.replace(
+        intent, attempts=(msgspec.structs.replace(attempt, hash=replaced),)
+    )
+
+
+async def test_left_and_replaced(node: Node, valkey: EmbeddedValkey) -> None:
+    """What a replacement of the keeper's has made of that stays adopted, and costs the saga
+    nothing; the event says what the chain took all the same."""
+    async with opened(valkey.url) as corner, chain_side(node) as side:
+        with node.rolled_back():
+            worker = corner.worker()
+            saga = await found(worker, side, await left_and_mined(corner, worker, side, unknown))
+            totals = await corner.views.totals()
+    assert (totals, saga.gas_used, saga.fees_wei) == (Totals(adopted=1), 0, 0)
+    event = event_of(saga, POLICY)
+    assert int(event.deployment_cost_wei or 0) > 0
+    assert event.deployment_cost_usd is None
 
 
 def test_stats_of_a_fresh_redis(fleet_of: MakeFleet) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 import pytest
 
 from adapters.embedded import DEV_ACCOUNT, EmbeddedValkey, free_port
-from adapters.former_keys import check_former_keys
+from adapters.former_keys import abandon, check_former_keys
 from adapters.redis_lanes import RedisLanes
 from adapters.rpc_pool import RpcPool
 from saga.model import Step
@@ -71,7 +71,7 @@ async def test_what_is_out_refuses(node: Node, valkey: EmbeddedValkey) -> None:
         await left_out(lane, "two")
         (line,) = await refusals(lane)
         assert f"has nonces {first} to {first + 1} out: " in line
-        assert f"`saga keys rotate --to {STRANGER}`" in line
+        assert f"`saga keys rotate --from {DEV_ACCOUNT} --to {STRANGER}`" in line
         assert f"`saga run --abandon-key {DEV_ACCOUNT}`" in line
         # Beside the former key there is nothing to refuse.
         assert await refusals(lane, STRANGER, DEV_ACCOUNT) == []
@@ -95,6 +95,22 @@ async def test_what_is_spent_refuses_nothing(node: Node, valkey: EmbeddedValkey)
         node.request("eth_sendTransaction", {"from": DEV_ACCOUNT, "to": STRANGER})
         node.mine()
         assert await refusals(lane) == []
+
+
+async def test_keys_of_releases_before(node: Node, valkey: EmbeddedValkey) -> None:
+    """A lane of a release that kept no list of lanes is found, and after the first start without
+    looking through Redis."""
+    async with lane_side(node, valkey.url) as lane:
+        await lane.intended("old")
+        client, keys, lanes = lane.corner.client, lane.corner.keys, lanes_of(lane)
+        assert await client.smembers(keys.lanes) == set()
+        for _ in range(2):
+            (line,) = await refusals(lane)
+            assert f"the former key {DEV_ACCOUNT} has nonce " in line
+            assert (await client.exists(keys.lanes_listed)) == 0
+        await lanes.remember()
+        (line,) = await refusals(lane)
+        assert f"the former key {DEV_ACCOUNT} has nonce " in line
 
 
 async def test_each_has_its_line(node: Node, valkey: EmbeddedValkey) -> None:
@@ -135,36 +151,57 @@ async def test_a_retired_key_refuses(node: Node, valkey: EmbeddedValkey) -> None
         (line,) = await refusals(lane, DEV_ACCOUNT)
         assert line.startswith(f"DEPLOYER_KEYSTORE: {DEV_ACCOUNT} is retired")
         assert f"its work went to {STRANGER}" in line
-        assert f"`saga keys rotate --to {DEV_ACCOUNT}`" in line
+        assert f"`saga keys rotate --from {STRANGER} --to {DEV_ACCOUNT}`" in line
+        # That fails where the new address was mistyped.
+        assert f"`saga keys rotate --to {DEV_ACCOUNT}`, run with these settings, lifts" in line
+        (line,) = await refusals(lane, DEV_ACCOUNT, THIRD)
+        assert f"`saga keys rotate --to {DEV_ACCOUNT} --from {DEV_ACCOUNT}`, run with" in line
         assert await refusals(lane) == []
         await lane.lane.retire("lift")
         assert await refusals(lane, DEV_ACCOUNT) == []
 
 
 async def test_a_lost_key_is_abandoned(node: Node, valkey: EmbeddedValkey) -> None:
-    """A lost key is named once; the starts after that need not name it, and no other key is let
-    through with it."""
+    """A lost key is no obstacle once it is named, and no other key is let through with it. Only
+    when nothing else stands in the way it is given up: the starts after that need not name it."""
     async with lane_side(node, valkey.url) as lane:
         await left_out(lane, "lost")
         other = lanes_of(lane).lane(node.chain_id, THIRD)
         await other.keep("w1", lease_ms=1, hold="")
         await other.raise_to(3)
+        before = await lane.corner.contents()
         (line,) = await refusals(lane, abandoned=[DEV_ACCOUNT.lower()])
         assert THIRD in line
+        assert await lane.corner.contents() == before
+        lanes = lanes_of(lane)
+        await abandon(lanes, node.chain_id, [DEV_ACCOUNT.lower()], STRANGER)
         assert (await lane.lane.standing()).retired == f"retired:{STRANGER}"
+        assert (await lane.lane.standing()).retired_by == "abandon"
+        assert await lanes.is_retired(node.chain_id, DEV_ACCOUNT)
         assert (await other.standing()).retired == ""
         (line,) = await refusals(lane)
         assert THIRD in line
 
 
+async def test_a_handed_over_key_is_not_abandoned(node: Node, valkey: EmbeddedValkey) -> None:
+    """A lane that has another owner keeps it, whoever names it as lost."""
+    async with lane_side(node, valkey.url) as lane:
+        await lane.lane.retire("drain", THIRD)
+        await lane.lane.retire("finish", THIRD)
+        assert await refusals(lane, abandoned=[DEV_ACCOUNT]) == []
+        await abandon(lanes_of(lane), node.chain_id, [DEV_ACCOUNT], STRANGER)
+        standing = await lane.lane.standing()
+        assert (standing.retired, standing.retired_by) == (f"retired:{THIRD}", "")
+
+
 async def test_an_own_key_is_not_abandoned(node: Node, valkey: EmbeddedValkey) -> None:
-    """A key that signs here is no lost one; one without anything out is passed over."""
+    """A key that signs here is no lost one, nor is an address that never did."""
     async with lane_side(node, valkey.url) as lane:
         (line,) = await refusals(lane, DEV_ACCOUNT, abandoned=[DEV_ACCOUNT])
         assert line.startswith(f"--abandon-key: {DEV_ACCOUNT} is a key that signs here")
         await lane.lane.keep("w1", lease_ms=1, hold="")
-        assert await refusals(lane, abandoned=[DEV_ACCOUNT, THIRD]) == []
-        assert (await lane.lane.standing()).retired == ""
+        (line,) = await refusals(lane, abandoned=[DEV_ACCOUNT, THIRD])
+        assert line.startswith(f"--abandon-key: {THIRD} never signed here on chain ")
 
 
 async def test_no_node(node: Node, valkey: EmbeddedValkey) -> None:

@@ -17,10 +17,10 @@ from structlog.testing import capture_logs
 import adapters.price_feed
 from adapters.embedded import EmbeddedValkey, free_port
 from adapters.metrics import Metrics
-from adapters.price_feed import MAX_ANSWER_BYTES, PriceFeed
+from adapters.price_feed import KNOWN_SECONDS, MAX_ANSWER_BYTES, PriceFeed
 from adapters.redis_client import connect
 from adapters.redis_keys import RedisKeys
-from adapters.redis_price import KEEP_SECONDS, RedisPrice
+from adapters.redis_price import RedisPrice
 from saga.cli.run import RECURSION_LIMIT
 from saga.fees import GWEI, Budget, Fees, Held, Limits, Market, offer
 
@@ -266,6 +266,75 @@ async def test_down_and_back(source: Source) -> None:
         assert len(await looked(feed)) == 1
 
 
+async def test_a_week_without_the_source(source: Source) -> None:
+    """A price of a week ago is not known any more, to the second; one warning says so, and one line
+    that the source is back."""
+    clock = [0.0]
+    async with feed_of(source, monotonic=lambda: clock[0]) as feed:
+        await feed.look()
+        source.answer = says("no", 500)
+        clock[0] = KNOWN_SECONDS - 1
+        (line,) = await looked(feed)
+        assert line["effect"] == "the price of 604799 s ago, 3000 USD, stays in use"
+        assert (feed.usd, feed.age_seconds) == (Decimal(3000), KNOWN_SECONDS - 1)
+        clock[0] = KNOWN_SECONDS
+        assert (feed.usd, feed.age_seconds) == (None, None)
+        (line,) = await looked(feed)
+        assert (line["event"], line["log_level"]) == ("price.unavailable", "warning")
+        assert line["effect"] == (
+            "the last price is older than 7 days and not used any more: "
+            "MAX_DEPLOYMENT_COST_USD is not active"
+        )
+        clock[0] += KNOWN_SECONDS
+        assert await looked(feed) == []
+        source.answer = says("2000")
+        (line,) = await looked(feed)
+        assert line["event"] == "price.back"
+        assert (feed.usd, feed.age_seconds) == (Decimal(2000), 0)
+
+
+async def test_a_week_asleep(source: Source) -> None:
+    """A process that was stopped for a week knows no price, and says so at once and once."""
+    clock = [0.0]
+    async with feed_of(source, monotonic=lambda: clock[0]) as feed:
+        await feed.look()
+        source.answer = says("no", 500)
+        clock[0] = KNOWN_SECONDS
+        (line,) = await looked(feed)
+        assert "older than 7 days" in line["effect"]
+        assert await looked(feed) == []
+
+
+async def test_a_week_over_a_restart(source: Source, memory: RedisPrice) -> None:
+    """A week is a week for all replicas: one that took the price from the memory forgets it when
+    the one that heard it does."""
+    clock = [0.0]
+    await memory.keep(Decimal(3000))
+    source.answer = says("no", 500)
+    async with feed_of(source, memory=memory, monotonic=lambda: clock[0]) as feed:
+        await feed.look()
+        age = feed.age_seconds
+        assert age is not None
+        clock[0] = KNOWN_SECONDS - age - 1
+        assert feed.usd == 3000
+        clock[0] += 2
+        assert feed.usd is None
+        # What another replica has heard since is known.
+        await memory.keep(Decimal(2000))
+        assert await looked(feed) == []
+        assert feed.usd == 2000
+
+
+async def test_a_fixed_price_never_grows_old() -> None:
+    """What the operator has fixed is known for as long as the process runs."""
+    clock = [0.0]
+    feed = PriceFeed(fixed=Decimal(3000), monotonic=lambda: clock[0])
+    clock[0] = 2 * KNOWN_SECONDS
+    await feed.look()
+    assert (feed.usd, feed.age_seconds) == (Decimal(3000), None)
+    await feed.close()
+
+
 async def test_limit_follows(source: Source) -> None:
     """A limit in dollars holds once a price is known, and lets go when the token gets cheap."""
     limits = Limits(max_fee=100 * GWEI, max_cost_usd=Decimal(50))
@@ -376,7 +445,7 @@ async def test_memory_by_source(valkey: EmbeddedValkey, source: Source) -> None:
     assert await other_token.last() is None
     assert await memory_of(client, source.url, "eth.usd", prefix).last() is None
     (key,) = await client.keys(f"{prefix}*")
-    assert 0 < await client.ttl(key) <= KEEP_SECONDS
+    assert 0 < await client.ttl(key) <= KNOWN_SECONDS
     assert API_KEY not in f"{key!r}{await client.get(key)!r}"
     await client.aclose()
 

@@ -10,6 +10,7 @@ from eth_utils.address import to_checksum_address
 
 from adapters.embedded import EmbeddedValkey
 from adapters.redis_client import connect
+from adapters.redis_keys import lane_name
 from adapters.redis_lane import Glance, RedisLane
 from adapters.redis_lanes import RedisLanes
 from saga.errors import StoreUnavailableError
@@ -212,6 +213,47 @@ async def test_all_lanes(corner: Corner) -> None:
     ]
 
 
+async def test_unlisted_lanes(corner: Corner) -> None:
+    """The lanes of a release that kept no list are found by their hashes until they are listed
+    once; records of nonces, and what is no lane, are none of them."""
+    await in_pair(corner)
+    lanes, keys, sender = RedisLanes(corner.client, corner.keys), corner.keys, "0x" + "cd" * 20
+    await corner.client.hset(keys.lane(5, sender), "next", 7)
+    await corner.client.set(keys.lane(6, sender), "no hash")
+    await corner.client.hset(f"{keys.prefix}lane:7:nonsense", "next", 7)
+    found = [(5, to_checksum_address(sender)), (CHAIN_ID, to_checksum_address(SENDER))]
+    before = await corner.contents()
+    assert [(lane.chain_id, lane.sender) for lane in await lanes.all()] == found
+    assert await corner.contents() == before
+    await lanes.remember()
+    names = {lane_name(chain_id, each).encode() for chain_id, each in found}
+    assert await corner.client.smembers(keys.lanes) == names
+    await corner.client.hset(keys.lane(8, sender), "next", 7)
+    await lanes.remember()
+    assert [(lane.chain_id, lane.sender) for lane in await lanes.all()] == found
+
+
+async def test_prefix_that_is_a_pattern(corner: Corner) -> None:
+    """A prefix is no pattern, whatever its characters."""
+    for prefix in ("[ab]*:", "a?\\:"):
+        keys = msgspec.structs.replace(corner.keys, prefix=f"{corner.tag}{prefix}")
+        await corner.client.hset(keys.lane(CHAIN_ID, SENDER), "next", 7)
+        await corner.client.hset(f"{corner.tag}axx:lane:1:{SENDER.lower()}", "next", 7)
+        (lane,) = await RedisLanes(corner.client, keys).all()
+        assert lane.chain_id == CHAIN_ID
+
+
+async def test_known_lanes(corner: Corner) -> None:
+    """A key is known by a lane, by a mark, or by having been looked after once."""
+    lanes = RedisLanes(corner.client, corner.keys)
+    assert not await lanes.knows(CHAIN_ID, SENDER)
+    await corner.lane().retire("drain", "0x" + "Cd" * 20)
+    assert await lanes.knows(CHAIN_ID, SENDER.lower())
+    assert not await lanes.knows(1, SENDER)
+    await corner.client.sadd(corner.keys.lanes, lane_name(1, SENDER))
+    assert await lanes.knows(1, SENDER)
+
+
 async def test_history_without_a_saga(corner: Corner) -> None:
     """An attempt for a saga that is gone leaves no history of it behind."""
     saga = await in_pair(corner)
@@ -256,6 +298,7 @@ async def test_golden(corner: Corner) -> None:
     assert (standing.next, standing.fence, standing.keeper) == (7, 3, "")
     assert standing.hold == ""  # what a keeper said whose lease has run out is not true any more
     assert standing.retired == GOLDEN["lane"]["retired"]
+    assert standing.retired_by == GOLDEN["lane"]["retired_by"]
     assert (await lane.keep("w9", lease_ms=0, hold=GOLDEN["lane"]["hold"])).kept
     (out,) = await lane.read([5])
     assert (out.saga_id, out.step, out.cost_gas) == (GOLDEN["nonce"]["saga"], "deploy", 2_000_000)
@@ -269,7 +312,7 @@ async def test_golden_fields(corner: Corner) -> None:
     await in_pair(corner)
     await corner.lane().keep("w1", lease_ms=60_000, hold="funds")
     await corner.lane().raise_to(9)
-    await corner.lane().retire("drain", "0x" + "Cd" * 20)
+    await corner.lane().retire("drain", "0x" + "Cd" * 20, by="0011223344556677")
     await add(corner, 3, 100, AttemptKind.CANCEL)
     await add(corner, 8, 101, AttemptKind.FILL)
     lane, records = await corner.stored_lane(), await corner.records()
@@ -292,6 +335,8 @@ async def test_store_away() -> None:
             lane.raise_to(1),
             lane.retire("lift"),
             RedisLanes(client, Corner(client).keys).all(),
+            RedisLanes(client, Corner(client).keys).knows(1, SENDER),
+            RedisLanes(client, Corner(client).keys).remember(),
             lane.glances([1]),
             lane.read([1]),
             lane.states(["x"]),

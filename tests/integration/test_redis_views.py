@@ -181,8 +181,12 @@ async def test_only_golden_fields(corner: Corner) -> None:
     raw = json.dumps(json.loads(envelope("msg-1", 0)) | trace).encode()
     saga = await worker.claim_model(await corner.begin(worker, raw), "model_1", "c")
     saga = await walk(worker, saga, State.VALIDATED)
+    stranded = (await worker.intend(saga, [intent(0)], cost_gas=0, spent=0, known=0)).saga
+    assert stranded is not None
+    left = [intent(0)]
+    saga = await worker.abandon(stranded, [Step.DEPLOY], attempts=0, note="no funds", left=left)
     for step, state in ((Step.DEPLOY, State.TOKEN_DEPLOYED), (Step.REGISTER, State.REGISTERED)):
-        nonce = int(step is Step.REGISTER)
+        nonce = 1 + (step is Step.REGISTER)
         given = await worker.intend(saga, [intent(nonce, step)], cost_gas=0, spent=0, known=0)
         assert given.saga is not None
         saga = await walk(worker, given.saga, state)

@@ -1,6 +1,7 @@
 """A key is handed over while its replicas work: nothing is lost, nothing is done twice, and no key
 begins beside another's transactions."""
 
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,6 +10,7 @@ from adapters.contracts import DEPLOYER_ROLE, GRANT_ROLE, REGISTRAR_ROLE
 from adapters.embedded import DEV_ACCOUNT
 from saga.audit import audit
 from saga.model import Saga, State
+from saga.store import redis_keys
 from tests.support.chain import STRANGER, STRANGER_KEY, Node
 from tests.support.commands import command, running
 from tests.support.fleet import REFUSED_TO_START, Fleet, message
@@ -94,7 +96,8 @@ async def test_a_refused_rotation_changes_nothing(service_node: Node, fleet_of: 
 
 async def test_a_changed_key_is_refused(service_node: Node, fleet_of: MakeFleet) -> None:
     """A key that was changed between restarts, with transactions of the old one out, is one line
-    that names key and nonces and says how to drain; the old key finishes them."""
+    that names key and nonces and says how to drain, also where the release before kept no list of
+    its lanes; the old key finishes them."""
     sent = [message("changed")]
     fleet = fleet_of()
     fleet.start()
@@ -103,12 +106,15 @@ async def test_a_changed_key_is_refused(service_node: Node, fleet_of: MakeFleet)
     await until_out(fleet, service_node, 2)
     fleet.end()
     first = service_node.nonce()
+    keys = redis_keys(fleet.settings)
+    with fleet.redis as client:
+        assert client.delete(keys.lanes, keys.lanes_listed) == 2
     changed = fleet.start(DEPLOYER_PRIVATE_KEY=STRANGER_KEY)
     assert changed.wait(60) == REFUSED_TO_START
     lines = [line for line in fleet.log(changed).splitlines() if "former key" in line]
     assert len(lines) == 1
     assert f"the former key {DEV_ACCOUNT} has nonces {first} to {first + 1} out" in lines[0]
-    assert f"`saga keys rotate --to {STRANGER}`" in lines[0]
+    assert f"`saga keys rotate --from {DEV_ACCOUNT} --to {STRANGER}`" in lines[0]
     assert f"`saga run --abandon-key {DEV_ACCOUNT}`" in lines[0]
     service_node.request("evm_setIntervalMining", 1)
     fleet.start()
@@ -117,7 +123,8 @@ async def test_a_changed_key_is_refused(service_node: Node, fleet_of: MakeFleet)
 
 async def test_a_lost_key(own_node: Node, fleet_on: MakeFleet) -> None:
     """With --abandon-key a replica with another key starts although the lost one has transactions
-    out; what is never mined of them is done again by the new key, and no model has two tokens."""
+    out; where it does not start for another reason, the lost key is not given up yet. What is never
+    mined is done again by the new key, and no model has two tokens."""
     node = own_node
     sent = [message(f"lost-{n}") for n in range(6)]
     fleet = fleet_on(node, MAX_IN_FLIGHT="4", DEPLOYMENT_TIMEOUT="3", RETRY_MAX_SECONDS="1")
@@ -137,6 +144,13 @@ async def test_a_lost_key(own_node: Node, fleet_on: MakeFleet) -> None:
     refused = fleet.start(DEPLOYER_PRIVATE_KEY=STRANGER_KEY)
     assert refused.wait(60) == REFUSED_TO_START
     assert f"saga run --abandon-key {DEV_ACCOUNT}" in fleet.log(refused)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        abandon = ("--abandon-key", DEV_ACCOUNT)
+        blocked = fleet.start(*abandon, DEPLOYER_PRIVATE_KEY=STRANGER_KEY, HTTP_PORT=port)
+        assert blocked.wait(60) == REFUSED_TO_START
+    assert f"HTTP_PORT: {port} cannot be opened" in fleet.log(blocked)
+    assert "retired" not in fleet.lane()
     fleet.start("--abandon-key", DEV_ACCOUNT, DEPLOYER_PRIVATE_KEY=STRANGER_KEY)
     evidence = await fleet.settled(sent)
     assert audit(evidence) == []

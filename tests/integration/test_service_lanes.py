@@ -14,7 +14,8 @@ from saga.audit import Evidence, audit
 from saga.fees import ETHER
 from saga.model import Saga, State
 from tests.support.chain import STRANGER, STRANGER_KEY, Node
-from tests.support.fleet import Fleet, message
+from tests.support.fleet import REFUSED_TO_START, Fleet, message
+from tests.support.proxy import SEND, open_proxy, rpc_error
 
 MakeFleet = Callable[..., Fleet]
 IN_FLIGHT = 4
@@ -137,3 +138,46 @@ async def test_the_only_lane_without_funds_waits(own_node: Node, fleet_on: MakeF
     own_node.request("anvil_setBalance", DEV_ACCOUNT, hex(100 * ETHER))
     sagas = deployed(await fleet.settled(sent))
     assert senders(sagas) == {DEV_ACCOUNT: 30}
+
+
+async def test_funds_refused_by_both(
+    own_node: Node, fleet_on: MakeFleet, two_keys: dict[str, str]
+) -> None:
+    """A node that refuses every transaction for want of funds costs a saga a few nonces, not its
+    history; it waits, and goes on when the node has changed its mind."""
+    async with open_proxy(own_node.url) as proxy:
+        fleet = fleet_on(own_node, WEB3_PROVIDER_URL=proxy.url, RETRY_MAX_SECONDS="1", **two_keys)
+        replica = fleet.start_measured()
+        await fleet.until_started()
+        why = "insufficient funds for gas * price + value: balance 9, tx cost 10, overshot 1"
+        proxy.always(SEND, rpc_error(SEND, -32000, why))
+        sent = [message("refused")]
+        fleet.send(sent)
+        await fleet.until_logged(replica, "overshot 1")
+        for _ in range(3):
+            held = await fleet.metric("saga_holds_total", hold="funds")
+            await fleet.until_metric("saga_holds_total", held + 1, hold="funds")
+        given = sum(
+            int(fleet.lane(sender).get("next", own_node.nonce(sender))) - own_node.nonce(sender)
+            for sender in (DEV_ACCOUNT, STRANGER)
+        )
+        assert given <= 4
+        proxy.heal()
+        deployed(await fleet.settled(sent))
+
+
+async def test_start_with_an_empty_key(
+    own_node: Node, fleet_on: MakeFleet, two_keys: dict[str, str]
+) -> None:
+    """One key that can pay is enough to start; none is not."""
+    own_node.request("anvil_setBalance", STRANGER, "0x0")
+    fleet = fleet_on(own_node, **two_keys)
+    fleet.start()
+    await fleet.until_started()
+    sent = [message("one_pays")]
+    fleet.send(sent)
+    assert senders(deployed(await fleet.settled(sent))) == {DEV_ACCOUNT: 1}
+    own_node.request("anvil_setBalance", DEV_ACCOUNT, "0x0")
+    refused = fleet.start()
+    assert refused.wait(60) == REFUSED_TO_START
+    assert "has no funds on this chain; send it some" in fleet.log(refused)

@@ -72,6 +72,10 @@ class Running:
         """SIGTERM."""
         self._process.terminate()
 
+    def signal(self, number: int) -> None:
+        """Any other one."""
+        self._process.send_signal(number)
+
     async def ended(self) -> Ended:
         """With what was not read before of its stderr."""
         async with asyncio.timeout(SECONDS):

@@ -143,6 +143,13 @@ class Fleet:
                     )
         return total
 
+    async def until_metric(self, name: str, least: float, **labels: str) -> None:
+        """Wait until a metric is so high at least."""
+        deadline = time.monotonic() + 30
+        while (found := await self.metric(name, **labels)) < least:
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(LOOK_SECONDS)
+
     def lane(self, sender: str = DEV_ACCOUNT) -> dict[str, str]:
         """The fields of a lane on the embedded nodes' chain; without any before its first nonce."""
         with self.redis as client:

@@ -238,6 +238,7 @@ async def test_records_of_the_lost(corner: Corner, loss: str) -> None:
 # --- What is counted.
 
 PRICED = msgspec.structs.replace(RECEIPT, native_usd="3000")
+"""Of our own: what is adopted has no price."""
 # 1,000,000 gas at 1 gwei, at 3000 dollars.
 ONE = {"gas": 10**6, "fees_gwei": 10**6}
 PAID = {"gas_used": 10**6, "fees_wei": 10**15}
@@ -246,13 +247,15 @@ TWICE = {"gas_used": 2 * 10**6, "fees_wei": 2 * 10**15}
 
 async def deploy(worker: Worker, saga: Saga, *, adopted: bool = False) -> Saga:
     """The move to TOKEN_DEPLOYED, as the engine makes it."""
-    deployment = msgspec.structs.replace(DEPLOYMENT, receipt=PRICED, adopted=adopted)
+    receipt = RECEIPT if adopted else PRICED
+    deployment = msgspec.structs.replace(DEPLOYMENT, receipt=receipt, adopted=adopted)
     change = change_of(saga, Advance(deployment=deployment))
     return await worker.move(saga, State.TOKEN_DEPLOYED, change)
 
 
 async def register(worker: Worker, saga: Saga, *, adopted: bool = False) -> Saga:
-    registration = msgspec.structs.replace(REGISTRATION, receipt=PRICED, adopted=adopted)
+    receipt = RECEIPT if adopted else PRICED
+    registration = msgspec.structs.replace(REGISTRATION, receipt=receipt, adopted=adopted)
     change = change_of(saga, Advance(registration=registration))
     return await worker.move(saga, State.REGISTERED, change)
 
@@ -647,6 +650,8 @@ async def test_abandon_leaves_the_lane(corner: Corner) -> None:
         left=[deploy, register],
     )
     stored = await corner.read(left)
+    assert msgspec.structs.replace(stored, updated_ms=left.updated_ms) == left
+    assert stored.left == (deploy.attempts[0].hash, register.attempts[0].hash)
     assert (stored.deploy, stored.register, left.deploy, left.register) == (None,) * 4
     records = await corner.records()
     assert {nonce: record[b"saga"] for nonce, record in records.items()} == {0: b"", 1: b""}

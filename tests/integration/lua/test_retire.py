@@ -135,6 +135,30 @@ async def test_handed_back(corner: Corner) -> None:
     assert (await heir.standing()).retired == f"retired:{SENDER}"
 
 
+async def test_two_askers(corner: Corner) -> None:
+    """Of several that drain for the same address the last one has the mark: it alone finishes and
+    lifts. Who the mark belonged to is forgotten with it."""
+    await given(corner, 5)
+    lane = corner.lane()
+    await lane.retire("drain", HEIR, by="one")
+    assert (await lane.retire("drain", HEIR, by="two")).done
+    assert (await lane.standing()).retired_by == "two"
+    for asker in ("one", ""):
+        for refused in (
+            await lane.retire("finish", HEIR, seen=6, by=asker),
+            await lane.retire("lift", HEIR, by=asker),
+        ):
+            assert (refused.done, refused.stale) == (False, False)
+            assert refused.mark == f"draining:{HEIR}"
+    assert (await lane.retire("lift", HEIR, by="two")).done
+    assert (await lane.standing()).retired_by == ""
+    await lane.retire("drain", HEIR, by="two")
+    assert (await lane.retire("finish", HEIR, seen=6, by="two")).done
+    assert b"retired_by" not in await corner.stored_lane()
+    # What is done is done, for whoever asks.
+    assert (await lane.retire("finish", HEIR, seen=6, by="one")).done
+
+
 @pytest.mark.parametrize("before", ["", f"draining:{OTHER}", f"retired:{OTHER}"])
 async def test_abandoned(corner: Corner, before: str) -> None:
     """A lost key's lane is retired with all that it has out, whatever stood before."""
@@ -144,7 +168,12 @@ async def test_abandoned(corner: Corner, before: str) -> None:
     records = await corner.records()
     assert (await corner.lane().retire("abandon", HEIR)).mark == f"retired:{HEIR}"
     assert await mark(corner) == f"retired:{HEIR}"
+    assert (await corner.lane().standing()).retired_by == "abandon"
     assert await corner.records() == records
+    heir = corner.lane(HEIR)
+    await heir.retire("drain", SENDER)
+    await heir.retire("finish", SENDER)
+    assert {b"retired", b"retired_by"}.isdisjoint(await corner.stored_lane())
 
 
 async def test_retried(corner: Corner) -> None:

@@ -90,6 +90,7 @@ SAGA = Saga(
     registration=Registration(receipt=PRICED, adopted=False),
     gas_used=2100000,
     fees_wei=2 * 10**15,
+    left=("0x" + "88" * 32, "0x" + "99" * 32),
     traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
 )
 
@@ -103,6 +104,8 @@ def as_hash(saga: Saga) -> dict[bytes, bytes]:
             continue
         if isinstance(value, Intent | Deployment | Registration):
             value = codec.encode_struct(value)
+        if isinstance(value, tuple):
+            value = msgspec.json.encode(value)
         found[name] = ("1" if value else "") if isinstance(value, bool) else value
     return {
         name.encode(): value if isinstance(value, bytes) else str(value).encode()
@@ -152,6 +155,7 @@ def test_golden_keys() -> None:
         "totals": keys.totals,
         "lane": keys.lane(31337, SENDER),
         "lanes": keys.lanes,
+        "lanes_listed": keys.lanes_listed,
         "lane_name": lane_name(31337, SENDER),
         "nonce": keys.nonce(31337, SENDER, 5),
     } == GOLDEN["keys"]
@@ -229,7 +233,7 @@ def test_golden_history() -> None:
 def test_least() -> None:
     """A hash with the fields of an admission alone is a saga with everything else unset."""
     optional = {*codec._TEXTS, *codec._STRUCTS, "op", "attempts", "takeovers", "failed_in"}
-    names = set(GOLDEN["hash"]) - optional - {"claim_same", "gas_used", "fees_wei"}
+    names = set(GOLDEN["hash"]) - optional - {"claim_same", "gas_used", "fees_wei", "left"}
     assert codec.decode({name.encode(): HASH[name.encode()] for name in names}) == Saga(
         id=SAGA.id,
         state=SAGA.state,
@@ -260,6 +264,9 @@ def test_unknown_field() -> None:
         ("deployment", b"null"),
         ("gas_used", b"many"),
         ("fees_wei", b"1e18"),
+        ("left", b""),
+        ("left", b"null"),
+        ("left", b"[1]"),
         ("registration", HASH[b"registration"].replace(b"3000.25", b"NaN")),
         ("registration", HASH[b"registration"].replace(b"3000.25", b"1E+9")),
     ],
@@ -339,6 +346,7 @@ sagas = st.builds(
     registration=st.none() | st.builds(Registration, receipt=receipts, adopted=st.booleans()),
     gas_used=counts,
     fees_wei=st.integers(0, 10**30),
+    left=st.lists(texts, max_size=3).map(tuple),
     traceparent=optional,
 )
 

@@ -24,6 +24,7 @@ def everything(found: RedisKeys) -> list[str]:
         found.price("y"),
         found.totals,
         found.lanes,
+        found.lanes_listed,
         found.lane(1, "0xAB"),
         found.nonce(1, "0xAB", 0),
         found.nonce(1, "0xAB", 1),
@@ -79,6 +80,16 @@ def test_models_apart(other: str, model: str) -> None:
     own = {found.claim(model), found.sagas_of(model)}
     assert len(own) == 2
     assert not own & {f"p:{other}", found.saga(model), found.history(model), found.due}
+
+
+def test_lanes_by_their_keys() -> None:
+    """A lane's key gives its name back; the record of a nonce, and another prefix, give none."""
+    found = keys("p:")
+    sender = "0x" + "AB" * 20
+    assert found.lane_named(found.lane(5, sender)) == lane_name(5, sender)
+    for other in (found.nonce(5, sender, 0), keys("q:").lane(5, sender), found.lanes, "p:lane:x"):
+        assert found.lane_named(other) is None
+    assert keys("[a]*?\\:").lane_pattern == "\\[a\\]\\*\\?\\\\:lane:*"
 
 
 def test_lane_names() -> None:

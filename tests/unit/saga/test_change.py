@@ -3,14 +3,17 @@ import pytest
 
 from saga.actions import Advance, Fail, Skip
 from saga.change import change_of, left_behind
-from saga.costs import Cost
+from saga.costs import Cost, raised
 from saga.model import ErrorClass, Saga, State, Step
+from states.validated import decide
 from tests.support.sagas import (
     DEPLOYMENT,
     LATER,
+    POLICY,
     RECEIPT,
     REGISTRATION,
     TOKEN,
+    TOKEN_EXISTS,
     intent,
     make,
 )
@@ -66,6 +69,30 @@ def test_cancelled_paid() -> None:
     saga = make(State.VALIDATED, deploy=intent(), **PAID)
     action = Fail(ErrorClass.CANCELLED, "why", forget=(Step.DEPLOY,), cost=Cost(21_000, 3))
     assert spent(change_of(saga, action).saga) == (42_000, 10)
+
+
+def test_cancelled_left() -> None:
+    """A saga that a cancellation ends knows what it leaves behind it, and nothing of the spent."""
+    deploy, register = intent(), intent(Step.REGISTER, nonce=6)
+    (attempt,) = register.attempts
+    behind = msgspec.structs.replace(
+        register, attempts=(msgspec.structs.replace(attempt, hash="0x66"),)
+    )
+    saga = make(State.VALIDATED, deploy=deploy, register=behind)
+    action = Fail(ErrorClass.CANCELLED, "why", forget=(Step.DEPLOY, Step.REGISTER))
+    change = change_of(saga, action)
+    assert (change.left, change.saga.left) == ((behind,), ("0x66",))
+    assert change_of(saga, Fail(ErrorClass.CANCELLED, "why", forget=(Step.DEPLOY,))).left == ()
+
+
+def test_left_and_found_paid() -> None:
+    """What a saga left and finds mined is paid by it, as its own."""
+    saga = make(State.VALIDATED, left=(RECEIPT.tx_hash,), **PAID)
+    action = decide(saga, TOKEN_EXISTS, POLICY)
+    assert isinstance(action, Advance)
+    change = change_of(saga, action)
+    assert spent(change.saga) == (1_021_000, 2 * 10**15 + 7)
+    assert raised(saga, change.saga).deployments == 1
 
 
 def test_left_behind() -> None:

@@ -1,22 +1,38 @@
 from decimal import Decimal
+from fractions import Fraction
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saga.actions import Advance, Fail, Outcome
+from saga.change import change_of
 from saga.costs import (
+    LEFT_KEPT,
+    MICRO,
     Cost,
     Totals,
     charged,
     deployment_usd,
     deployment_wei,
+    leaving,
+    owned,
     raised,
     receipt_cost,
 )
 from saga.fees import GWEI
-from saga.model import Deployment, Receipt, Registration, Saga, State
-from tests.support.sagas import LATER, RECEIPT, TOKEN, make
+from saga.model import Deployment, ErrorClass, Receipt, Registration, Saga, State, Step
+from tests.support.sagas import (
+    DEPLOYMENT,
+    LATER,
+    RECEIPT,
+    REGISTRATION,
+    TOKEN,
+    TOKEN_EXISTS,
+    intent,
+    make,
+)
 
 # 1,000,000 gas at 2 gwei.
 FEE = 2 * 10**15
@@ -51,22 +67,17 @@ def test_charged() -> None:
     assert charged(saga, None) is saga
 
 
-@pytest.mark.parametrize(
-    ("adopted", "wei"),
-    [
-        ((False, False), 2 * FEE),
-        ((True, False), FEE),
-        ((False, True), FEE),
-        ((True, True), None),
-    ],
-)
-def test_own_alone(adopted: tuple[bool, bool], wei: int | None) -> None:
-    """What a saga adopted has not cost it anything in dollars of its day; in wei the chain says for
-    ever what it took, whoever paid."""
-    saga = saga_with(priced(RECEIPT, "3000"), priced(LATER, "3000"), adopted=adopted)
-    assert deployment_wei(saga) == 2 * FEE
-    usd = deployment_usd(saga)
-    assert usd == (None if wei is None else Decimal(3000 * wei) / 10**18)
+@pytest.mark.parametrize("adopted", [(True, False), (False, True), (True, True)])
+def test_whoever_paid(adopted: tuple[bool, bool]) -> None:
+    """In wei the chain says for ever what deployment and registration took, whoever paid; in
+    dollars both are known or neither: what was adopted has no price."""
+    prices = [None if each else "3000" for each in adopted]
+    receipts = [
+        msgspec.structs.replace(receipt, native_usd=usd)
+        for receipt, usd in zip((RECEIPT, LATER), prices, strict=True)
+    ]
+    saga = saga_with(*receipts, adopted=adopted)
+    assert (deployment_wei(saga), deployment_usd(saga)) == (2 * FEE, None)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +98,11 @@ def test_two_prices() -> None:
 
 
 def test_nothing_done() -> None:
-    """A saga that has deployed nothing has no cost."""
+    """A saga that has deployed nothing has no cost; one that is not registered, none in dollars."""
     assert deployment_wei(make(State.VALIDATED)) == 0
     assert deployment_usd(make(State.VALIDATED)) is None
+    half = saga_with(priced(RECEIPT, "3000"), None)
+    assert (deployment_wei(half), deployment_usd(half)) == (FEE, None)
 
 
 def test_raised_by_deployment() -> None:
@@ -109,9 +122,26 @@ def test_raised_by_registration() -> None:
 @pytest.mark.parametrize("register", [priced(LATER, "3000"), LATER])
 def test_raised_by_registration_of_the_adopted(register: Receipt) -> None:
     """No token that was adopted counts as a priced deployment, whatever its registration cost."""
-    before = saga_with(priced(RECEIPT, "3000"), None, adopted=(True, False))
-    after = saga_with(priced(RECEIPT, "3000"), register, adopted=(True, False))
+    before = saga_with(RECEIPT, None, adopted=(True, False))
+    after = saga_with(RECEIPT, register, adopted=(True, False))
     assert raised(before, after) == Totals(registrations=1)
+
+
+PRICES = st.none() | st.from_regex(r"[0-9]{1,6}(\.[0-9]{1,9})?", fullmatch=True)
+
+
+@given(prices=st.tuples(PRICES, PRICES))
+def test_priced_as_the_event(prices: tuple[str | None, str | None]) -> None:
+    """What the totals add in dollars is what the event says, nothing where that says nothing."""
+    receipts = [
+        msgspec.structs.replace(receipt, native_usd=usd)
+        for receipt, usd in zip((RECEIPT, LATER), prices, strict=True)
+    ]
+    after = saga_with(*receipts)
+    found, usd = raised(saga_with(receipts[0], None), after), deployment_usd(after)
+    said = Decimal(0) if usd is None else Decimal(f"{usd:.6f}")
+    assert found.priced == int(usd is not None)
+    assert Decimal(found.usd_micro) == said * MICRO
 
 
 def test_raised_by_adoption() -> None:
@@ -127,16 +157,72 @@ def test_raised_by_nothing() -> None:
     assert raised(saga, msgspec.structs.replace(saga, attempts=3)) == Totals()
 
 
-@given(fees=st.lists(st.integers(0, 10**12), max_size=8))
-def test_rounding_adds_up(fees: list[int]) -> None:
-    """Whatever the fees of a saga, in whatever parts, it adds its sum rounded to a gwei."""
-    saga, total = make(State.VALIDATED), 0
-    for wei in fees:
-        after = charged(saga, Cost(1, wei))
-        total += raised(saga, after).fees_gwei
+def test_leaving() -> None:
+    """A saga keeps the hashes of what it leaves, after those of before; leaving nothing changes
+    nothing."""
+    saga = make(State.VALIDATED, left=("0x01",))
+    both = [intent(), intent(Step.REGISTER)]
+    assert leaving(saga, both).left == ("0x01", *(each.attempts[0].hash for each in both))
+    assert leaving(saga, []) is saga
+
+
+def test_leaving_bounded() -> None:
+    """Of all that a saga ever left it keeps the newest hashes, a few dozen."""
+    saga = make(State.VALIDATED)
+    for number in range(LEFT_KEPT + 3):
+        attempt = msgspec.structs.replace(intent().attempts[0], hash=f"0x{number}")
+        saga = leaving(saga, [msgspec.structs.replace(intent(), attempts=(attempt,))])
+    assert saga.left == tuple(f"0x{number}" for number in range(3, LEFT_KEPT + 3))
+
+
+def test_owned() -> None:
+    """What one of the left transactions made is the saga's own; what any other made, be it their
+    replacement, stays adopted."""
+    saga = make(State.VALIDATED, left=("0x01", RECEIPT.tx_hash))
+    assert owned(saga, TOKEN_EXISTS.deployment) == DEPLOYMENT
+    entry = msgspec.structs.replace(REGISTRATION, adopted=True)
+    assert owned(saga, entry) == entry
+    assert owned(make(State.VALIDATED), TOKEN_EXISTS.deployment).adopted
+
+
+COSTS = st.builds(Cost, st.integers(0, 10**7), st.integers(0, 10**20))
+ADOPTED = st.booleans()
+
+
+@st.composite
+def outcomes(draw: st.DrawFn) -> list[Outcome | Cost]:
+    """What a saga may pay for on its way: calls that came to nothing, a cancellation and a resume,
+    in the end its results, or those that it finds."""
+    nothing = st.lists(
+        COSTS | st.builds(Fail, st.just(ErrorClass.CANCELLED), st.just("why"), cost=COSTS),
+        max_size=4,
+    )
+    deploy, register = (
+        msgspec.structs.replace(receipt, gas_price=draw(st.integers(0, 10**14)))
+        for receipt in (RECEIPT, LATER)
+    )
+    deployment = Deployment(token=TOKEN, receipt=deploy, adopted=draw(ADOPTED))
+    registration = Registration(receipt=register, adopted=draw(ADOPTED))
+    return [
+        *draw(nothing),
+        Advance(deployment=deployment),
+        *draw(nothing),
+        Advance(registration=registration),
+    ]
+
+
+@given(path=outcomes())
+def test_rounding_adds_up(path: list[Outcome | Cost]) -> None:
+    """Over all the writes of a saga the totals rise by what it has paid, rounded half-even to a
+    gwei once; gas is exact."""
+    saga, gwei, gas = make(State.VALIDATED), 0, 0
+    for each in path:
+        after = charged(saga, each) if isinstance(each, Cost) else change_of(saga, each).saga
+        found = raised(saga, after)
+        gwei, gas = gwei + found.fees_gwei, gas + found.gas
         saga = after
-    assert abs(total * GWEI - saga.fees_wei) <= GWEI // 2
-    assert raised(make(State.VALIDATED), saga).fees_gwei == total
+    assert gwei == round(Fraction(saga.fees_wei, GWEI))
+    assert gas == saga.gas_used
 
 
 @pytest.mark.parametrize(("wei", "gwei"), [(5 * 10**8, 0), (15 * 10**8, 2), (25 * 10**8, 2)])

@@ -9,6 +9,7 @@ from tests.support.sagas import LATER, RECEIPT, TOKEN, make
 
 COUNTS = dict.fromkeys(State, 0)
 PRICED = msgspec.structs.replace(RECEIPT, native_usd="3000.25")
+LATER_PRICED = msgspec.structs.replace(LATER, native_usd="3000")
 LISTS = dict.fromkeys(("inbound", "processing", "outbound", "dead_letters"), 0)
 
 
@@ -67,7 +68,8 @@ def test_cost_before_it_was_recorded() -> None:
 
 
 def test_cost() -> None:
-    """A saga's cost is what it paid, exact in JSON; in dollars, of what did its work."""
+    """A saga's cost is what it paid, exact in JSON; in dollars, of what did its work, where both
+    transactions have a price."""
     saga = make(
         State.ACKED,
         deployment=Deployment(token=TOKEN, receipt=RECEIPT),
@@ -78,17 +80,17 @@ def test_cost() -> None:
     priced = make(
         State.ACKED,
         deployment=Deployment(token=TOKEN, receipt=PRICED),
-        registration=Registration(receipt=LATER, adopted=True),
+        registration=Registration(receipt=LATER_PRICED),
     )
-    priced = charged(priced, receipt_cost(RECEIPT))
-    assert cost_line(priced) == "gas 1000000, 0.002000 ether, 6.00 USD"
+    priced = charged(charged(priced, receipt_cost(RECEIPT)), receipt_cost(LATER))
+    assert cost_line(priced) == "gas 2000000, 0.004000 ether, 12.00 USD"
     again = charged(priced, Cost(50_000, 1))
-    line = "gas 1050000, 0.002000 ether, 6.00 USD without what came to nothing"
+    line = "gas 2050000, 0.004000 ether, 12.00 USD without what came to nothing"
     assert cost_line(again) == line
     assert document(again)["cost"] == {
-        "gas_used": 1_050_000,
-        "fees_wei": "2000000000000001",
-        "fees_ether": "0.002000000000000001",
+        "gas_used": 2_050_000,
+        "fees_wei": "4000000000000001",
+        "fees_ether": "0.004000000000000001",
         "deployment_cost_wei": "4000000000000000",
-        "deployment_cost_usd": "6.000500",
+        "deployment_cost_usd": "12.000500",
     }

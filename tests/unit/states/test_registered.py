@@ -52,7 +52,9 @@ def test_same_bytes() -> None:
 PRICES = ("3000.25", "2999.1")
 
 
-def saga_at(deploy: str | None, register: str | None, *, adopted: bool = False) -> Saga:
+def saga_at(
+    deploy: str | None, register: str | None, *, adopted: tuple[bool, bool] = (False, False)
+) -> Saga:
     """A registered saga whose transactions were seen at these prices."""
     receipts = [
         msgspec.structs.replace(receipt, native_usd=price)
@@ -60,8 +62,8 @@ def saga_at(deploy: str | None, register: str | None, *, adopted: bool = False) 
     ]
     return make(
         State.REGISTERED,
-        deployment=Deployment(token=TOKEN, receipt=receipts[0], adopted=adopted),
-        registration=Registration(receipt=receipts[1], adopted=adopted),
+        deployment=Deployment(token=TOKEN, receipt=receipts[0], adopted=adopted[0]),
+        registration=Registration(receipt=receipts[1], adopted=adopted[1]),
     )
 
 
@@ -79,11 +81,19 @@ def test_cost_without_price(prices: tuple[str | None, str | None]) -> None:
     assert (event.deployment_cost_wei, event.deployment_cost_usd) == ("4000000000000000", None)
 
 
-def test_cost_adopted() -> None:
-    """What is adopted changes nothing in the event but that its dollars are not known any more."""
-    adopted = event_of(saga_at(*PRICES, adopted=True), POLICY)
-    costless = {"deployment_cost_usd": None}
-    assert adopted == msgspec.structs.replace(event_of(SAGA, POLICY), **costless)
+@pytest.mark.parametrize(
+    ("prices", "adopted"),
+    [
+        ((None, None), (True, True)),
+        ((None, "3000"), (True, False)),
+        (("3000", None), (False, True)),
+    ],
+)
+def test_cost_adopted(prices: tuple[str | None, str | None], adopted: tuple[bool, bool]) -> None:
+    """What is adopted, which has no price, changes nothing in the event but that it has no dollars:
+    neither all nor some."""
+    costless = msgspec.structs.replace(event_of(saga_at(*PRICES), POLICY), deployment_cost_usd=None)
+    assert event_of(saga_at(*prices, adopted=adopted), POLICY) == costless
 
 
 def test_contributor() -> None:

@@ -86,6 +86,17 @@ def test_adopted() -> None:
     assert action.note is not None
 
 
+def test_left() -> None:
+    """An entry that the saga's own transaction made, which it had left to a lane, is not
+    adopted."""
+    found = EntryExists(msgspec.structs.replace(REGISTRATION, adopted=True))
+    action = decide(make(State.TOKEN_DEPLOYED, left=(LATER.tx_hash,)), found, POLICY)
+    assert isinstance(action, Advance)
+    assert action.registration == REGISTRATION
+    assert action.note is not None
+    assert "adopted" not in action.note
+
+
 def test_registry_conflict() -> None:
     """An entry of another token fails and is left alone."""
     expected = Fail(ErrorClass.REGISTRY_CONFLICT, "why")

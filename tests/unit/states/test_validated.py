@@ -85,6 +85,30 @@ def test_adopted() -> None:
     assert action.note is not None
 
 
+def test_left() -> None:
+    """A token that the saga's own transaction made, which it had left to a lane, is not adopted."""
+    saga = make(State.VALIDATED, left=("0x01", RECEIPT.tx_hash))
+    action = decide(saga, TOKEN_EXISTS, POLICY)
+    assert isinstance(action, Advance)
+    assert action.deployment == Deployment(token=TOKEN, receipt=RECEIPT)
+    assert action.note is not None
+    assert "adopted" not in action.note
+
+
+def test_left_replaced() -> None:
+    """A token that another transaction made is adopted, whatever the saga has left: its replacement
+    by the lane's keeper has a hash that no saga knows."""
+    action = decide(make(State.VALIDATED, left=("0x01",)), TOKEN_EXISTS, POLICY)
+    assert isinstance(action, Advance)
+    assert action.deployment == TOKEN_EXISTS.deployment
+
+
+def test_left_of_other_content() -> None:
+    """What a left transaction made is held against the message as anything else."""
+    found = msgspec.structs.replace(TOKEN_EXISTS, symbol="another")
+    assert isinstance(decide(make(State.VALIDATED, left=(RECEIPT.tx_hash,)), found, POLICY), Fail)
+
+
 @pytest.mark.parametrize("field", ["name", "symbol", "mlflow_run_id"])
 def test_other_content(field: str) -> None:
     """A token that differs in one field fails as a conflict that names both values."""
