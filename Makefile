@@ -2,6 +2,8 @@
 # Needs Python >= 3.11 and make; everything else is installed below .venv and contracts/node_modules.
 
 PYTHON ?= python3
+# Most tests wait for blocks: more of them at once than cores.
+WORKERS ?= 4
 VENV   := .venv
 BIN    := $(VENV)/bin
 SETUP  := $(VENV)/.installed contracts/node_modules/.installed
@@ -47,7 +49,7 @@ check: $(SETUP) ## ruff, mypy --strict, import contracts, generated files, unit 
 	$(BIN)/python -m pytest -q tests/unit
 
 test: $(SETUP) ## every test, on a real Valkey and a real EVM node
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 fmt: $(SETUP) ## format and sort imports
 	$(BIN)/ruff format .

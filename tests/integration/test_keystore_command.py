@@ -169,7 +169,7 @@ def test_without_terminal_and_file(tmp_path: Path) -> None:
     )
     bad = new_keystore(tmp_path, "k.json", DEPLOYER_KEYSTORE_PASSWORD_FILE="none")
     assert (bad.returncode, bad.stdout) == (2, "")
-    assert bad.stderr.startswith("saga: DEPLOYER_KEYSTORE_PASSWORD_FILE names none, which does not")
+    assert bad.stderr.startswith("saga: DEPLOYER_KEYSTORE_PASSWORD_FILE names what does not exist")
     assert list(tmp_path.iterdir()) == []
 
 
