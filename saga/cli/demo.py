@@ -15,7 +15,12 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from adapters.embedded import DEV_MNEMONIC_KEY, EmbeddedAnvil, EmbeddedValkey
+from adapters.embedded import (
+    DEV_ACCOUNT,
+    DEV_MNEMONIC_KEY,
+    EmbeddedAnvil,
+    EmbeddedValkey,
+)
 from adapters.redis_views import RedisViews
 from saga.audit import audit
 from saga.cli.contracts import deploy
@@ -94,10 +99,15 @@ class Demo:
         anvil = EmbeddedAnvil(block_seconds=1)
         self._parts.append(anvil)
         self._out.print("deploying ModelRegistry and TokenManager")
+        # A key that everybody knows; but what prints keys teaches to.
+        key = valkey.folder / "deployer-key"
+        key.touch(mode=0o600)
+        key.write_text(DEV_MNEMONIC_KEY + "\n", "utf-8")
         self.environment = {
             "REDIS_URL": valkey.url,
             "WEB3_PROVIDER_URL": anvil.url,
-            "DEPLOYER_PRIVATE_KEY": DEV_MNEMONIC_KEY,
+            "DEPLOYER_PRIVATE_KEY_FILE": str(key),
+            "DEPLOYER_ADDRESS": DEV_ACCOUNT,
             "LEASE_SECONDS": str(LEASE_SECONDS),
             "HTTP_PORT": "0",
             **deploy(anvil.url, DEV_MNEMONIC_KEY),
