@@ -5,18 +5,23 @@ from typing import Any
 from eth_utils.crypto import keccak
 
 from adapters.contracts import (
+    CONTROLLER,
     MLFLOW_RUN_ID,
+    MODEL_ID,
     MODEL_LINKED,
     MODEL_REGISTERED,
     NAME,
+    OWNER,
     SYMBOL,
+    Function,
     topic_address,
     topic_of,
 )
 from adapters.rpc import Rpc, RpcError, failure, sane
-from adapters.rpc_errors import is_range_limit
+from adapters.rpc_errors import is_range_limit, is_revert
 from adapters.strategies import PROXY, call_request, create2_address
 from adapters.watcher import BlockWatcher
+from saga.adoption import Traits
 from saga.errors import ChainError, ChainUnavailableError
 from saga.facts import EntryExists, TokenExists
 from saga.model import Deployment, Receipt, Registration
@@ -68,6 +73,37 @@ class ChainHistory:
         )
 
     @sane
+    async def traits(self, token: str) -> Traits:
+        """What a contract of anybody's says of itself; what it does not say is None.
+
+        Raises ChainError for an address without code: the registry takes none, so the node that
+        answered is behind.
+        """
+        asked = (NAME, SYMBOL, MODEL_ID, MLFLOW_RUN_ID, CONTROLLER, OWNER)
+        code, *answers = await self._rpc.batch(
+            [
+                ("eth_getCode", [token, "latest"]),
+                *(call_request(token, function.encode()) for function in asked),
+            ]
+        )
+        if isinstance(code, RpcError):
+            raise failure(f"{self._rpc.host} eth_getCode", code)
+        if len(code) <= len("0x"):
+            raise ChainError(f"{self._rpc.host} does not see token {token} yet")
+        name, symbol, model_id, run, controller, owner = (
+            _said(token, function, answer) for function, answer in zip(asked, answers, strict=True)
+        )
+        return Traits(
+            code_hash="0x" + keccak(bytes.fromhex(code[2:])).hex(),
+            name=name,
+            symbol=symbol,
+            model_id=model_id,
+            mlflow_run_id=run,
+            controller=controller,
+            owner=owner,
+        )
+
+    @sane
     async def entry(self, registry: str, token: str, model_id: str) -> EntryExists:
         """The transaction that entered our token in the registry."""
         logs = await self.logs(
@@ -105,3 +141,18 @@ class ChainHistory:
                 f"transaction {log['transactionHash']} waits for its confirmations"
             )
         return (await self._watcher.confirmed(raw)).receipt
+
+
+def _said(token: str, function: Function, answer: Any) -> str | None:
+    """A contract's one answer; None when it reverts or answers with something else.
+
+    Raises ChainError when the node has not answered at all.
+    """
+    if isinstance(answer, RpcError):
+        if is_revert(answer):
+            return None
+        raise failure(f"token {token} does not answer", answer)
+    try:
+        return str(function.decode(answer)[0])
+    except ValueError:
+        return None

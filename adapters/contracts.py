@@ -27,6 +27,9 @@ class Artifact(msgspec.Struct, frozen=True, rename="camel"):
     contract_name: str
     abi: list[dict[str, Any]]
     bytecode: str
+    """Creation code, 0x hex."""
+    deployed_bytecode: str
+    """Runtime code, 0x hex."""
 
 
 @functools.cache
@@ -90,6 +93,8 @@ NAME = Function("name()", "string")
 SYMBOL = Function("symbol()", "string")
 MODEL_ID = Function("modelId()", "string")
 MLFLOW_RUN_ID = Function("mlflowRunId()", "string")
+CONTROLLER = Function("controller()", "address")
+OWNER = Function("owner()", "address")
 MODEL_LINKED = Event("ModelLinked(string,string,string)", "string,string")
 CONTROLLER_UPDATED = Event("ControllerUpdated(address)", "")
 

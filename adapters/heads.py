@@ -11,6 +11,7 @@ import structlog
 
 from adapters.rpc import Request, Rpc, sane
 from saga.errors import ChainUnavailableError, StoreUnavailableError
+from saga.outage import Outages
 
 FIRST_POLL_SECONDS = 0.05
 MAX_POLL_SECONDS = 2.0
@@ -54,6 +55,8 @@ class HeadFollower:
         """Between two blocks, as seen of late."""
         self.head = Head(number=0, hash="", parent="", time=0, base_fee=None)
         self.finalized = 0
+        self.outages = Outages()
+        """Where it is told that nodes or Redis are away; shared with the process's other parts."""
         self.pushing: Callable[[], bool] = lambda: False
         """Whether a node says `pushed` at each head: then polling is the fallback."""
 
@@ -72,16 +75,13 @@ class HeadFollower:
 
     async def run(self) -> None:
         """Poll until cancelled. A node that does not answer is logged and asked again."""
-        failing = False
         while True:
             self._now = False
             try:
                 await self.poll()
-                failing = False
+                self.outages.chain.over()
             except (ChainUnavailableError, StoreUnavailableError) as error:
-                if not failing:
-                    _log.warning("chain.unavailable", error=str(error))
-                failing = True
+                self.outages.met(error)
             except Exception:  # noqa: BLE001 - one answer must not leave everything unwatched
                 _log.exception("chain.watcher_crashed")
             await self._rest()

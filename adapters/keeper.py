@@ -41,6 +41,7 @@ from saga.lane import (
     tend,
 )
 from saga.model import Attempt, AttemptKind
+from saga.outage import Outages
 
 WINDOW = 64
 """Nonces looked at in one round, the lowest first: what is behind them waits for them anyway."""
@@ -73,7 +74,7 @@ class Keeper:
     ) -> None:
         self._on_hold = on_hold
         self._lane = lane
-        self._nodes = LaneNodes(rpc, lane.sender)
+        self._nodes = LaneNodes(rpc, lane.sender, lane.unsettled)
         self._signer = signer
         self._oracle = oracle
         self._budget = budget
@@ -86,9 +87,8 @@ class Keeper:
         self._lease_ms = int((lease_seconds - 2 * self._round_seconds) * 1000)
         self._spent, self._head = 0, 0
         self._memory = LaneMemory()
-        self._failed = 0
-        self._foreign_seen = 0
-        self._idle_looked_ms = 0
+        self._failed, self._foreign_seen, self._idle_looked_ms = 0, 0, 0
+        self.outages = Outages()
         self.hold, self._mark = "", ""
         self.keeping = False
 
@@ -104,11 +104,13 @@ class Keeper:
         try:
             await self.round()
         except StoreUnavailableError as error:
-            _log.warning("keeper.waiting", error=str(error))
+            self.outages.met(error)
             return self._round_seconds
         except (ChainUnavailableError, ChainError) as error:
             self._failed += 1
-            if self._failed == 1:
+            if type(error) is ChainUnavailableError:
+                self.outages.met(error)
+            elif self._failed == 1:
                 _log.warning("keeper.waiting", error=str(error))
         except Exception:  # noqa: BLE001 - one record must not leave the lane alone
             self._failed += 1
@@ -192,11 +194,8 @@ class Keeper:
         self._foreign_seen += 1
         if self._foreign_seen < HOLE_OBSERVATIONS:
             return
-        _log.warning(
-            "lane.foreign_nonce",
-            sender=self._lane.sender,
-            nonces=f"{following} to {self._spent - 1}",
-        )
+        nonces = f"{following} to {self._spent - 1}"
+        _log.warning("lane.foreign_nonce", sender=self._lane.sender, nonces=nonces)
         await self._lane.raise_to(self._spent)
 
     async def _tend_all(self, standing: Standing, due: list[int]) -> None:
@@ -251,7 +250,7 @@ class Keeper:
     async def _give(self, nonce: int, attempts: int, attempt: Attempt) -> None:
         """Broadcast, and remember what was refused: for good, for its price, for want of funds."""
         key, memory = (nonce, attempts), self._memory
-        given = await self._nodes.give(attempt)
+        given = await self._nodes.give(nonce, attempts, attempt)
         if given.never:
             memory.strike(key)
         else:

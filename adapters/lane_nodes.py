@@ -1,6 +1,6 @@
 """What the nodes know of a lane."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -24,10 +24,17 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaneNodes:
-    """Asks about the nonces of one signer. All methods raise ChainUnavailableError."""
+    """Asks about the nonces of one signer. All methods raise ChainUnavailableError.
 
-    def __init__(self, rpc: RpcPool, sender: str) -> None:
+    `unsettled` waits until a nonce's record, with so many attempts, is safe in the store, and says
+    why when it is not: then nothing is sent. It raises StoreUnavailableError.
+    """
+
+    def __init__(
+        self, rpc: RpcPool, sender: str, unsettled: Callable[[int, int], Awaitable[str]]
+    ) -> None:
         self._rpc = rpc
+        self._unsettled = unsettled
         self._sender = sender
 
     @sane
@@ -43,8 +50,10 @@ class LaneNodes:
             raise ChainUnavailableError(f"{self._rpc.host} eth_getTransactionCount: {spent}")
         return int(spent, 16), int(head, 16)
 
-    async def give(self, attempt: Attempt) -> Given:
-        """Broadcast one transaction."""
+    async def give(self, nonce: int, attempts: int, attempt: Attempt) -> Given:
+        """Broadcast the last of a nonce's so many attempts."""
+        if hold := await self._unsettled(nonce, attempts):
+            return Given(never=False, cheap=False, hold=hold)
         (outcomes,) = await self._rpc.broadcast([attempt.raw])
         answered = [found for found in outcomes if not isinstance(found, ChainUnavailableError)]
         errors = [found for found in answered if isinstance(found, RpcError)]

@@ -19,7 +19,8 @@ from typing import Any, Final
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-MASK: Final = "***"
+from saga.redaction import MASK, redact
+
 MAX_TEXT: Final = 16_384
 MAX_DEPTH: Final = 6
 MAX_BITS: Final = 4096  # Python refuses to write integers of more than 4300 digits
@@ -33,33 +34,11 @@ _SECRET_NAME: Final = re.compile(
 # Under such a name only what has the shape of a private key is: tokens also are addresses here.
 _DUBIOUS_NAME: Final = re.compile(r"token|key|credential|auth", re.IGNORECASE)
 _KEY_SHAPE: Final = re.compile(r"(?<![0-9a-fA-F])(0[xX])?[0-9a-fA-F]{64}(?![0-9a-fA-F])")
-_NAMED_KEY: Final = re.compile(
-    r"((?:private|priv|deployer|signer)[_ -]?key|secret|passw(?:or)?d|mnemonic)"
-    r"(\W{0,8}(?:is|of|was)?\W{0,8})(?:0x)?[0-9a-f]{64}(?![0-9a-f])",
-    re.IGNORECASE,
-)
-_CREDENTIALS: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]{0,30}://)[^\s\"'<>]{0,512}@")
-_URL_KEY: Final = re.compile(
-    r"(/v[0-9]/|[?&](?:api_?key|key|token|secret|password)=)[^\s/?&#\"'<>]{8,}", re.IGNORECASE
-)
-# Longer than any hash: signed transactions (0x02f8…, 0x02f9…, 0xf8…), creation code, calldata.
-_BLOB: Final = re.compile(r"(?<![0-9a-fA-F])((?:0[xX])?[0-9a-fA-F]{6})[0-9a-fA-F]{194,}")
 # C0 and C1 controls, DEL, and the line separators of Unicode.
 _CONTROLS: Final = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
 } | {0x2028: "\\u2028", 0x2029: "\\u2029"}
 _CONTROLS_AND_NEWLINES: Final = _CONTROLS | {0x09: "\\t", 0x0A: "\\n"}
-
-
-def redact(text: str) -> str:
-    """The text without credentials, keys named as such, and signed bytes."""
-    if "://" in text:
-        text = _CREDENTIALS.sub(rf"\1{MASK}@", text)
-        text = _URL_KEY.sub(rf"\1{MASK}", text)
-    if len(text) >= 64:
-        text = _NAMED_KEY.sub(rf"\1\2{MASK}", text)
-        text = _BLOB.sub(rf"\1…{MASK}", text)
-    return text
 
 
 def configure_logging(level: str, log_format: str | None = None) -> None:

@@ -8,6 +8,7 @@ from adapters.contracts import GET_TOKEN, MODEL_OF, REGISTER_MODEL, ZERO_ADDRESS
 from adapters.gas import Estimate, GasBook, words
 from adapters.rpc import Request, Rpc, RpcError, failure
 from adapters.strategies import Create2Strategy, Plan, Strategy, call_request
+from saga.adoption import differing
 from saga.errors import ChainError, ChainUnavailableError
 from saga.facts import Absent, Call, Refused, RegistryConflict
 from saga.messages import ModelReadyToDeployMessage, token_name
@@ -75,7 +76,7 @@ class Lookup:
         (entry,) = GET_TOKEN.decode(registered)
         existing, plan = self._strategy.read(message, answers)
         if existing is None and entry != ZERO_ADDRESS:
-            existing = entry
+            return await self._judge_entered(entry, message)
         if existing is None and isinstance(self._strategy, Create2Strategy):
             salt = self._strategy.salt(message.model_id)
             linked = await self._history.linked_token(message.model_id, salt)
@@ -130,10 +131,28 @@ class Lookup:
         ours = (token_name(message.model_id), message.token_symbol, message.mlflow_run_id)
         if (found.name, found.symbol, found.mlflow_run_id) != ours:
             return found
+        differences = differing(
+            await self._history.traits(token), self._strategy.traits(message)
+        ) or ["those of its creation"]  # its owner may have changed the controller since
         return RegistryConflict(
             f"contract {token} was made with this model's salt, but with another owner, controller "
-            "or code than this service would give it; if it is yours, register it by hand"
+            f"or code than this service would give it: {', '.join(differences)}"
         )
+
+    async def _judge_entered(self, token: str, message: ModelReadyToDeployMessage) -> Found:
+        """A token that another hand has entered in the registry: it is adopted only when it is, in
+        code, content and power, what this service would have made.
+
+        One of our own is found before, by the manager or at its predicted address.
+        """
+        theirs = await self._history.traits(token)
+        differences = differing(theirs, self._strategy.traits(message))
+        if differences:
+            return RegistryConflict(
+                f"the registry holds token {token} for this model, which is not what this service "
+                f"would have deployed: {', '.join(differences)}"
+            )
+        return await self._history.token(token, message.model_id)
 
     async def _entry(
         self, deployment: Deployment, message: ModelReadyToDeployMessage, priced: Priced

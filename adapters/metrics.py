@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from adapters.price_feed import PriceFeed
 from adapters.rpc_health import EndpointHealth
+from saga.backpressure import REASONS, Reason
 from saga.costs import MICRO, raised
 from saga.model import Saga
 
@@ -24,6 +25,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._watched: dict[type[Collector], Collector] = {}
         self._rpc = Counter(
             "saga_rpc_requests",
             "JSON-RPC requests; each one of a batch counts.",
@@ -34,6 +36,25 @@ class Metrics:
             "saga_holds",
             "Waits of sagas that used up no retry, by what held them.",
             ["hold"],
+            registry=self.registry,
+        )
+        self._fenced = Counter(
+            "saga_fenced",
+            "Runs of sagas dropped because the lease is another's, by what found it out.",
+            ["found"],
+            registry=self.registry,
+        )
+        self._paused = Gauge(
+            "saga_intake_paused",
+            "1 while no new messages are taken for this reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.intake({})
+        self._alerts = Counter(
+            "saga_alerts",
+            "Alerts by what became of them: sent, elsewhere, failed, dropped.",
+            ["kind", "outcome"],
             registry=self.registry,
         )
         self._balance = self._lane_gauge("balance_wei", "Of the signer, as last seen.")
@@ -88,6 +109,18 @@ class Metrics:
     def held(self, hold: str) -> None:
         self._holds.labels(hold).inc()
 
+    def alert(self, kind: str, outcome: str) -> None:
+        self._alerts.labels(kind, outcome).inc()
+
+    def intake(self, stops: Mapping[Reason, str]) -> None:
+        """What stops the intake now."""
+        for reason in REASONS:
+            self._paused.labels(reason).set(reason in stops)
+
+    def fenced(self, found: str) -> None:
+        """A run was dropped, its lease being another's: see `saga.orchestrator.Orchestrator`."""
+        self._fenced.labels(found).inc()
+
     def written(self, before: Saga, after: Saga) -> None:
         """A saga was written: what it did and paid by that."""
         more = raised(before, after)
@@ -108,12 +141,19 @@ class Metrics:
         return LaneMeter(gauges, lambda kind: self._replaced.labels(address, kind).inc())
 
     def watch_endpoints(self, health: Callable[[], Iterable[EndpointHealth]]) -> None:
-        """Show the endpoints' health as of each scrape."""
-        self.registry.register(_Endpoints(health))
+        """Show the endpoints' health as of each scrape; a start may find them more than once."""
+        self._watch(_Endpoints(health))
 
     def watch_price(self, feed: PriceFeed) -> None:
         """Show the native token's price as of each scrape, while one is known."""
-        self.registry.register(_Price(feed))
+        self._watch(_Price(feed))
+
+    def _watch(self, collector: Collector) -> None:
+        """In the place of the one of its kind."""
+        if (former := self._watched.get(type(collector))) is not None:
+            self.registry.unregister(former)
+        self.registry.register(collector)
+        self._watched[type(collector)] = collector
 
     def exposition(self) -> tuple[bytes, str]:
         """The text of `/metrics`, and its content type."""

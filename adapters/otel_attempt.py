@@ -14,10 +14,10 @@ from typing import Final, ParamSpec
 import structlog
 from opentelemetry.trace import Status, StatusCode
 
-from adapters.log_setup import redact
 from saga.actions import Advance, Fail, Outcome, Skip
 from saga.errors import LeaseLostError, StoreUnavailableError
 from saga.model import Intent, Receipt, Saga
+from saga.redaction import redact
 
 MAX_DESCRIPTION: Final = 200
 P = ParamSpec("P")
@@ -86,6 +86,8 @@ class Attempt:
     @quiet
     def retry(self, saga: Saga, reason: str, *, hold: str | None = None) -> None:
         log, word = (_log.info, "held") if hold else (_log.warning, "retry")
+        if hold == "node" and saga.error:
+            log = _log.debug  # the outage has lines of its own; a saga's first wait is told
         log(f"saga.{word}", state=saga.state.value, reason=reason, attempt=saga.attempts + 1)
         self.name = f"saga.step after {saga.state.value} ({word})"
         intent = saga.deploy if saga.deployment is None else saga.register

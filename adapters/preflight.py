@@ -1,6 +1,7 @@
 """What a replica depends on, checked before it takes its first message: a line for each problem."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -9,33 +10,47 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError
 
 from adapters.contracts import DEPLOYER_ROLE, HAS_ROLE, REGISTRAR_ROLE
+from adapters.redis_client import unavailable
+from adapters.redis_durable import Durability
 from adapters.redis_lane import RedisLane
+from adapters.redis_link import unreached
 from adapters.rpc import Request, RpcError
 from adapters.rpc_errors import is_revert
 from adapters.rpc_pool import RpcPool
 from adapters.strategies import PROXY, call_request
-from saga.errors import ChainUnavailableError
+from saga.errors import Absence, ChainUnavailableError
 
 _OLDEST_REDIS = (6, 2)
+_WAITAOF_REDIS = (7, 2)
 REDIS_SECONDS = 10.0
 PENDING_LOOKS = 3
 PENDING_LOOK_SECONDS = 1.0
+_NO_NODE = "no JSON-RPC reply"
 _POOR = "has no funds on this chain"
 _DEPLOY = "for a development chain: `saga contracts deploy`"
 
 
-async def check_redis(client: "Redis") -> list[str]:
-    """Reachable, new enough, not evicting, not a cluster."""
+async def check_redis(client: "Redis", durability: Durability = "none") -> list[str]:
+    """Reachable, new enough, not evicting, not a cluster, able to be as durable as is asked."""
     try:
         async with asyncio.timeout(REDIS_SECONDS):
             info = await client.info()
     except AuthenticationError:
         return ["REDIS_URL: Redis refused the credentials; give redis://user:password@host"]
     except (RedisError, OSError) as error:  # TimeoutError is an OSError
-        return [f"REDIS_URL: Redis does not answer ({type(error).__name__}); is it running there?"]
+        if (line := unreached(error)) is not None:
+            return [line]
+        cause = error.__context__
+        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+            return ["REDIS_URL: no name server knows this host; is it spelled right?"]
+        line = f"REDIS_URL: Redis does not answer ({type(error).__name__}); is it running there?"
+        return [Absence(line) if _passes(error) else line]
+    if info.get("loading"):
+        return [Absence("REDIS_URL: Redis is loading its data; it will answer when it has it")]
     problems = []
     version = str(info.get("redis_version", "0.0"))
-    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_REDIS:
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    if numbers < _OLDEST_REDIS:
         problems.append(f"REDIS_URL: Redis {version} is too old; 6.2 or newer is needed")
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
@@ -45,7 +60,28 @@ async def check_redis(client: "Redis") -> list[str]:
         )
     if info.get("redis_mode") == "cluster":
         problems.append("REDIS_URL: a Redis Cluster is not supported; use one primary")
+    if durability == "aof" and numbers < _WAITAOF_REDIS:
+        problems.append(
+            f"REDIS_DURABILITY: aof needs WAITAOF, which Redis {version} lacks; 7.2 or newer has "
+            "it; set it to replica, or none"
+        )
+    elif durability == "aof" and not info.get("aof_enabled"):
+        problems.append(
+            "REDIS_DURABILITY: aof, and this Redis keeps no append-only file; set its appendonly "
+            "to yes"
+        )
     return problems
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether waiting may help: not with a server that says no, or speaks something else."""
+    return not isinstance(error, RedisError) or unavailable(error) is not None
+
+
+def _refuses(error: Exception) -> bool:
+    """Whether every endpoint answers, and none as a node: the path or the key in its URL is wrong.
+    (A gateway whose node is away says HTTP 5xx.)"""
+    return all(each.endswith(_NO_NODE) for each in str(error).split("; "))
 
 
 async def check_chain(
@@ -69,14 +105,15 @@ async def check_chain(
         refused = [each.refused for each in rpc.health() if each.refused is not None]
         if expected_chain is not None and refused:
             return 0, [f"CHAIN_ID is {expected_chain}, but WEB3_PROVIDER_URL: {'; '.join(refused)}"]
-        return 0, [f"WEB3_PROVIDER_URL: no node answers ({error})"]
+        line = f"WEB3_PROVIDER_URL: no node answers ({error})"
+        return 0, [line if _refuses(error) else Absence(line)]
     checks = _checks(senders, source, registry, manager, create2=create2)
     if finality:
         checks.append((("eth_getBlockByNumber", ["finalized", False]), _finalized))
     try:
         answers = await rpc.batch([request for request, _ in checks])
     except ChainUnavailableError as error:
-        return chain_id, [f"WEB3_PROVIDER_URL: {error}"]
+        return chain_id, [Absence(f"WEB3_PROVIDER_URL: {error}")]
     for ((method, _), judge), answer in zip(checks, answers, strict=True):
         about_finality = judge is _finalized
         if isinstance(answer, RpcError) and not is_revert(answer) and not about_finality:

@@ -1,7 +1,8 @@
 """Redis clients, and the scripts that all writes go through."""
 
 import functools
-from collections.abc import Callable, Coroutine, Iterable
+import re
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from importlib.resources import files
 from typing import Any, ParamSpec, TypeVar
 
@@ -11,14 +12,20 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     ConnectionError,  # noqa: A004 - redis-py's own name
+    MasterDownError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004 - redis-py's own name
 )
 
+from adapters.redis_link import open_client
 from saga.errors import StoreUnavailableError
+from saga.redis_url import RedisServer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,56 +34,67 @@ Value = bytes | str | int | float
 
 SOCKET_TIMEOUT_SECONDS = 5.0
 
-_PASSING = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError)
-# Answers that mean "not now", by the first word of the error.
-_PASSING_WORDS = (
-    "NOREPLICAS",
-    "MISCONF",
-    "MASTERDOWN",
-    "LOADING",
-    "CLUSTERDOWN",
-    "UNBLOCKED",
-    "BUSY ",
+_CAUSES = {
+    "OOM": ("oom", "takes no writes: its memory is full (maxmemory)"),
+    "READONLY": ("read_only", "takes no writes: it is a replica"),
+    "NOREPLICAS": ("no_replicas", "takes no writes: too few replicas (min-replicas-to-write)"),
+    "MISCONF": ("misconf", "takes no writes: it cannot save to its disk"),
+    "MASTERDOWN": ("primary_down", "has lost its primary"),
+    "CLUSTERDOWN": ("primary_down", "is down"),
+    "UNBLOCKED": ("read_only", "became a replica"),
+    "LOADING": ("loading", "is loading its data"),
+    "BUSY": ("busy", "is busy with a script"),
+}
+"""Answers that mean "not now", by their first word: the cause, and what it says of Redis."""
+_TYPES: tuple[tuple[type[RedisError], str], ...] = (
+    (OutOfMemoryError, "OOM"),
+    (ReadOnlyError, "READONLY"),
+    (BusyLoadingError, "LOADING"),
+    (MasterDownError, "MASTERDOWN"),
+    (ClusterDownError, "CLUSTERDOWN"),
 )
+"""Of these redis-py has taken the first word away."""
+_WORD = re.compile(rf"(?:^|: -)({'|'.join(_CAUSES)}) ")
+"""In front; or, before Redis 7, where a script's error quotes that of its command."""
+_DISK_FULL = "No space left on device"
 
 
 _SCRIPTS = (
     *("admit", "move", "claim_model", "intend", "take_due", "renew", "resume"),
-    *("keep", "attempt", "raise_lane", "retire", "turn"),
+    *("keep", "attempt", "raise_lane", "retire", "turn", "republish", "settle"),
+    *("discard", "drop_letter", "replay_letter"),
 )
 
 
-def connect(url: str, *, retries: int = 2) -> "Redis":
+def connect(where: str | RedisServer, *, retries: int = 2) -> "Redis":
     """A client for scripts and reads. Its retries may send a script twice: scripts know that.
 
     A server that accepts connections and says nothing costs a socket timeout for each try, and
     redis-py tries the handshake as often as the command.
     """
-    client: Redis = Redis.from_url(
-        url,
+    return open_client(
+        where,
         socket_timeout=SOCKET_TIMEOUT_SECONDS,
         socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
         health_check_interval=15,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), retries),
         max_connections=200,
     )
-    return client
 
 
-def connect_blocking(url: str, block_seconds: float) -> "Redis":
+def connect_blocking(where: str | RedisServer, block_seconds: float) -> "Redis":
     """A client for blocking pops alone: one connection, no retry.
 
     redis-py repeats a command whose reply was lost; a repeated BLMOVE would strand one message and
     return the next (the sweeper would find it, late).
     """
-    client: Redis = Redis.from_url(
-        url,
+    return open_client(
+        where,
         socket_timeout=block_seconds + SOCKET_TIMEOUT_SECONDS,
         socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
         max_connections=2,
     )
-    return client
 
 
 def translated(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -86,22 +104,37 @@ def translated(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corouti
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await call(*args, **kwargs)
-        except AuthenticationError as error:
-            raise StoreUnavailableError("Redis refused the credentials in REDIS_URL") from error
-        except _PASSING as error:
-            raise StoreUnavailableError(f"Redis: {type(error).__name__}: {error}") from error
-        except ResponseError as error:
-            if str(error).startswith(_PASSING_WORDS):
-                raise StoreUnavailableError(f"Redis: {error}") from error
+        except RedisError as error:
+            if (translation := unavailable(error)) is not None:
+                raise translation from error
             raise
 
     return wrapper
+
+
+def unavailable(error: RedisError) -> StoreUnavailableError | None:
+    """What an error of redis-py means when it is about the server; None when it is about us."""
+    if isinstance(error, AuthenticationError):
+        reason = "Redis refused the credentials in REDIS_URL"
+        return StoreUnavailableError(reason, cause="credentials")
+    word = next((word for kind, word in _TYPES if isinstance(error, kind)), None)
+    if word is None and isinstance(error, ResponseError) and (found := _WORD.search(str(error))):
+        word = found[1]
+    if word is not None:
+        cause, meaning = _CAUSES[word]
+        if word == "MISCONF" and _DISK_FULL in str(error):
+            cause, meaning = "disk_full", "takes no writes: its disk is full"
+        return StoreUnavailableError(f"Redis {meaning}: {error}", cause=cause)
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return StoreUnavailableError(f"Redis: {type(error).__name__}: {error}")
+    return None
 
 
 class Scripts:
     """The Lua files of `adapters/lua`, each with the guard in front, called by name."""
 
     def __init__(self, client: "Redis") -> None:
+        self._client = client
         folder = files("adapters").joinpath("lua")
         guard = folder.joinpath("_guard.lua").read_text("utf-8")
         self._scripts = {
@@ -112,3 +145,21 @@ class Scripts:
     async def call(self, name: str, keys: Iterable[str], args: Iterable[Value]) -> object:
         """Run one script. One round trip; the source is sent only when the server lacks it."""
         return await self._scripts[name](keys=list(keys), args=list(args))
+
+    async def call_and_wait(
+        self, name: str, keys: Iterable[str], args: Iterable[Value], wait: Sequence[Value]
+    ) -> tuple[object, object]:
+        """Run one script, and behind it `wait` on the same connection; both answers, the second
+        one perhaps a ResponseError. One round trip, two more where the server lacks the source."""
+        script, names = self._scripts[name], list(keys)
+        for known in (False, True):
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.evalsha(script.sha, len(names), *names, *args)
+                pipe.execute_command(*wait)
+                answer, waited = await pipe.execute(raise_on_error=False)
+            if not isinstance(answer, NoScriptError) or known:
+                break
+            await self._client.script_load(script.script)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer, waited

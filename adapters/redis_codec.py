@@ -20,7 +20,10 @@ _TEXTS = (
     "error",
     "error_class",
     "failed_at",
+    "discarded",
     "claim",
+    "duplicate_of",
+    "conflicts_with",
     "content",
     "traceparent",
 )
@@ -57,6 +60,7 @@ def _decode(fields: Mapping[bytes, bytes], *, resumed: bool) -> Saga:
         updated_ms=int(fields[b"updated_ms"]),
         attempts=int(fields.get(b"attempts", b"0")),
         takeovers=int(fields.get(b"takeovers", b"0")),
+        crashes=int(fields.get(b"crashes", b"0")),
         gas_used=int(fields.get(b"gas_used", b"0")),
         fees_wei=int(fields.get(b"fees_wei", b"0")),
         left=msgspec.json.decode(fields.get(b"left", b"[]"), type=tuple[str, ...]),

@@ -7,9 +7,10 @@ from typing import cast
 import msgspec
 
 from adapters.redis_client import Value, translated
-from adapters.redis_codec import dead_letter, encode_struct, spending, utc_now
+from adapters.redis_codec import encode_struct, spending
 from adapters.redis_lane import FILL_KEPT_MS, why_retired
 from adapters.redis_leases import RedisLeases
+from adapters.redis_letters import Letter
 from saga.costs import Cost, charged, leaving, raised
 from saga.model import Intent, Lease, Saga, State, Step
 from saga.ports import Change, IntentAnswer
@@ -167,18 +168,11 @@ class RedisJournal(RedisLeases):
         fields: dict[str, Value] = {
             "attempts": 0 if to is not State.DEAD_LETTERED else after.attempts
         }
-        letter = b""
+        letter = None
         if change.dead_letter:
-            failed_at = utc_now()
-            letter = dead_letter(
-                saga,
-                error=after.error or "",
-                error_class=after.error_class or "",
-                failed_at=failed_at,
-                queue=self._keys.inbound,
-            )
-            fields |= {"failed_in": saga.state.value, "failed_at": failed_at}
-        for name in ("model_id", "error", "error_class"):
+            letter = await self._letters.of(saga, after)
+            fields |= letter.fields
+        for name in ("model_id", "error", "error_class", "duplicate_of", "conflicts_with"):
             value = getattr(after, name)
             if value is not None and value != getattr(saga, name):
                 fields[name] = value
@@ -219,6 +213,7 @@ class RedisJournal(RedisLeases):
             state=to,
             version=saga.version + 1,
             attempts=0,
+            crashes=0,
             resumed=False,
             lease=Lease(owner="", fence=saga.lease.fence) if end else saga.lease,
         )
@@ -241,7 +236,7 @@ class RedisJournal(RedisLeases):
         removed: Sequence[str] = (),
         event: bytes = b"",
         ack: bool = False,
-        letter: bytes = b"",
+        letter: Letter | None = None,
         done: Sequence[Intent] = (),
         left: Sequence[Intent] = (),
     ) -> None:
@@ -258,7 +253,10 @@ class RedisJournal(RedisLeases):
                 self._keys.processing,
                 self._keys.outbound,
                 self._keys.dead_letters,
+                self._keys.failures,
                 self._keys.totals,
+                self._keys.event(saga.id),
+                self._keys.events,
                 *(self._keys.nonce(i.chain_id, i.sender, i.nonce) for i in (*done, *left)),
             ],
             [
@@ -270,9 +268,12 @@ class RedisJournal(RedisLeases):
                 entry,
                 event,
                 "1" if ack else "",
-                letter,
+                b"" if letter is None else letter.entry,
+                b"" if letter is None else letter.event,
                 len(done),
                 FILL_KEPT_MS,
+                self._event_ms,
+                self._keys.event_prefix,
                 len(counted),
                 *itertools.chain.from_iterable(counted),
                 len(removed),
@@ -283,6 +284,8 @@ class RedisJournal(RedisLeases):
         )
         self._check(saga, cast("bytes", answer))
         self._on_written(saga, after or saga)
+        if letter is not None:
+            self._on_failed(letter.failure)
 
 
 def _with(saga: Saga, intents: Sequence[Intent], version: int) -> Saga:

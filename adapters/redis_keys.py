@@ -12,7 +12,7 @@ _LANE = re.compile(r"[0-9]+:0x[0-9a-f]{40}")
 
 
 class RedisKeys(msgspec.Struct, frozen=True, kw_only=True):
-    """The four lists by their configured names, everything else below `prefix`.
+    """The five lists by their configured names, everything else below `prefix`.
 
     Scripts touch several keys at once, so a Redis Cluster is not supported.
     """
@@ -21,6 +21,7 @@ class RedisKeys(msgspec.Struct, frozen=True, kw_only=True):
     processing: str
     outbound: str
     dead_letters: str
+    failures: str = "hokusai:token_deploy_failed_queue"
     prefix: str = "hokusai:saga:"
 
     HISTORY_SUFFIX = ":history"
@@ -57,13 +58,50 @@ class RedisKeys(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.prefix}sagas-of:{model_id}"
 
     @property
+    def event_prefix(self) -> str:
+        return f"{self.prefix}event:"
+
+    def event(self, saga_id: str) -> str:
+        """String: the event of a saga as it was published, kept for EVENT_RETENTION."""
+        return f"{self.event_prefix}{saga_id}"
+
+    @property
+    def events(self) -> str:
+        """Sorted set: saga → when its event was first published (server µs, no two the same)."""
+        return f"{self.prefix}events"
+
+    def republishing(self, run: str) -> str:
+        """String: how many events one `saga republish` has sent so far; gone a day later."""
+        return f"{self.prefix}republish:{run}"
+
+    @property
+    def audit(self) -> str:
+        """List: what operators did to what was done already, newest last, capped."""
+        return f"{self.prefix}audit"
+
+    @property
     def throttle(self) -> str:
         """String: when the next deployment may be sent (server ms); gone when at once."""
         return f"{self.prefix}throttle"
 
+    @property
+    def pause(self) -> str:
+        """String: who has stopped the intake, when and why (`saga.backpressure.Pause`); gone when
+        nobody has."""
+        return f"{self.prefix}pause"
+
+    @property
+    def probe(self) -> str:
+        """Never there: writing nothing to it shows whether Redis takes writes."""
+        return f"{self.prefix}probe"
+
     def price(self, source: str) -> str:
         """String: the last price of the native token that a source gave, with its time."""
         return f"{self.prefix}price:{source}"
+
+    def alert(self, kind: str, subject: str) -> str:
+        """String: which replica has alerted of this; gone when it may be said again."""
+        return f"{self.prefix}alert:{kind}:{subject}"
 
     @property
     def totals(self) -> str:
@@ -74,6 +112,11 @@ class RedisKeys(msgspec.Struct, frozen=True, kw_only=True):
     def turns(self) -> str:
         """Sorted set: saga that waits for the throttle → when its turn comes (server ms)."""
         return f"{self.prefix}turns"
+
+    @property
+    def settled(self) -> str:
+        """String: a count that is raised behind the writes that must be safe (`settle.lua`)."""
+        return f"{self.prefix}settled"
 
     def lane(self, chain_id: int, sender: str) -> str:
         """Hash of one signer on one chain: `next` nonce, `keeper` with its lease, `hold`, and its

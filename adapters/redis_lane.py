@@ -14,7 +14,9 @@ from redis.asyncio import Redis
 
 from adapters.redis_client import Scripts, translated
 from adapters.redis_codec import history_entry, pairs
+from adapters.redis_durable import Durability, RedisDurable
 from adapters.redis_keys import RedisKeys, lane_name
+from saga.errors import HeldError
 from saga.lane import Outstanding
 from saga.model import Attempt, Intent, State
 
@@ -67,13 +69,22 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
 class RedisLane:
     """One lane: the nonces of one signer on one chain."""
 
-    def __init__(self, client: "Redis", keys: RedisKeys, *, chain_id: int, sender: str) -> None:
+    def __init__(
+        self,
+        client: "Redis",
+        keys: RedisKeys,
+        *,
+        chain_id: int,
+        sender: str,
+        durability: Durability = "none",
+    ) -> None:
         self._client = client
         self._scripts = Scripts(client)
         self._keys = keys
         self.chain_id = chain_id
         self.sender = sender
         self._lane = keys.lane(chain_id, sender)
+        self._durable = RedisDurable(client, keys, durability)
 
     def _slot(self, nonce: int) -> str:
         return self._keys.nonce(self.chain_id, self.sender, nonce)
@@ -170,18 +181,9 @@ class RedisLane:
         answers = await pipe.execute() if nonces else []
         return [_outstanding(nonce, fields) for nonce, fields in zip(nonces, answers, strict=True)]
 
-    @translated
     async def attempts_of(self, intent: Intent) -> Sequence[Attempt]:
-        """Every transaction that was ever signed for an intent, the stored first one at least.
-
-        Of any lane: the saga may have begun with another key.
-        """
-        slot = self._keys.nonce(intent.chain_id, intent.sender, intent.nonce)
-        fields = cast("dict[bytes, bytes]", await self._client.hgetall(slot))
-        found = _outstanding(intent.nonce, fields)
-        if not found.attempts or found.attempts[0].hash != intent.attempts[0].hash:
-            return intent.attempts
-        return found.attempts
+        """As `signed_for`: of any lane, for the saga may have begun with another key."""
+        return await signed_for(self._client, self._keys, intent)
 
     @translated
     async def states(self, saga_ids: Sequence[str]) -> list[State | None]:
@@ -233,6 +235,26 @@ class RedisLane:
             ],
         )
         return cast("bytes", answer) in (b"OK", b"DUPLICATE")
+
+    async def unsettled(self, nonce: int, attempts: int) -> str:
+        """Why a nonce's last attempt must not be sent yet; empty once its record, with so many,
+        would outlive the server. Waits for that (REDIS_DURABILITY)."""
+        try:
+            same = await self._durable.settle([(self._slot(nonce), "n", attempts)])
+        except HeldError as error:
+            return str(error)
+        return "" if same else f"the record of nonce {nonce} is not what was stored"
+
+
+@translated
+async def signed_for(client: "Redis", keys: RedisKeys, intent: Intent) -> Sequence[Attempt]:
+    """Every transaction that was ever signed for an intent, the stored first one at least."""
+    slot = keys.nonce(intent.chain_id, intent.sender, intent.nonce)
+    fields = cast("dict[bytes, bytes]", await client.hgetall(slot))
+    found = _outstanding(intent.nonce, fields)
+    if not found.attempts or found.attempts[0].hash != intent.attempts[0].hash:
+        return intent.attempts
+    return found.attempts
 
 
 def _state(stored: bytes | None) -> State | None:

@@ -7,6 +7,7 @@ from eth_utils.address import to_checksum_address
 from redis.asyncio import Redis
 
 from adapters.redis_client import translated
+from adapters.redis_durable import Durability
 from adapters.redis_keys import RedisKeys, lane_name, lane_of
 from adapters.redis_lane import RedisLane
 
@@ -22,13 +23,22 @@ _log = structlog.get_logger("saga.lane")
 class RedisLanes:
     """Every lane that a keeper ever looked after, on any chain."""
 
-    def __init__(self, client: "Redis", keys: RedisKeys) -> None:
+    def __init__(
+        self, client: "Redis", keys: RedisKeys, *, durability: Durability = "none"
+    ) -> None:
         self._client = client
         self._keys = keys
+        self._durability = durability
 
     def lane(self, chain_id: int, sender: str) -> RedisLane:
         """One of them, known or not."""
-        return RedisLane(self._client, self._keys, chain_id=chain_id, sender=sender)
+        return RedisLane(
+            self._client,
+            self._keys,
+            chain_id=chain_id,
+            sender=sender,
+            durability=self._durability,
+        )
 
     async def is_retired(self, chain_id: int, sender: str) -> bool:
         """Whether the lane was handed over, or given up with its key."""

@@ -3,15 +3,20 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import cast
 
+import msgspec
 import structlog
 from redis.asyncio import Redis
 
 from adapters.redis_client import Scripts, Value, translated
-from adapters.redis_codec import decode, history_entry, pairs
+from adapters.redis_codec import decode, decode_history, history_entry, pairs
+from adapters.redis_durable import Durability, Expected, RedisDurable
 from adapters.redis_keys import RedisKeys
+from adapters.redis_letters import RedisLetters
 from saga.errors import LeaseLostError, TamperedError
+from saga.failure_event import TokenDeployFailedMessage
 from saga.messages import Identity
 from saga.model import Saga, State
 from saga.ports import Admission
@@ -26,7 +31,8 @@ class RedisLeases:
 
     `worker` names this process in histories. A lease's owner is a nonce that no other lease of any
     process ever had: the worker's name and a count. `on_written` is told a saga before and after
-    each write that may have cost something.
+    each write that may have cost something; `on_failed` what a dead-lettering tells the world, of
+    which `network` is the name there.
     """
 
     def __init__(
@@ -39,7 +45,11 @@ class RedisLeases:
         retention_seconds: float,
         max_in_flight: int,
         deployments_per_hour: float = 0.0,
+        durability: Durability = "none",
+        event_retention_seconds: float = 0.0,
+        network: str = "",
         on_written: Callable[[Saga, Saga], None] = lambda _before, _after: None,
+        on_failed: Callable[[TokenDeployFailedMessage], None] = lambda _failure: None,
     ) -> None:
         self._client = client
         self._scripts = Scripts(client)
@@ -47,10 +57,14 @@ class RedisLeases:
         self._worker = worker
         self._lease_ms = int(lease_seconds * 1000)
         self._retention_ms = int(retention_seconds * 1000)
+        self._event_ms = int(event_retention_seconds * 1000)
         self._max_in_flight = max_in_flight
         self._pause_ms = math.ceil(3_600_000 / deployments_per_hour) if deployments_per_hour else 0
         self._owners = itertools.count(1)
+        self._durable = RedisDurable(client, keys, durability)
+        self._letters = RedisLetters(client, keys, network=network)
         self._on_written = on_written
+        self._on_failed = on_failed
 
     def _owner(self) -> str:
         return f"{self._worker}.{next(self._owners)}"
@@ -119,6 +133,16 @@ class RedisLeases:
         return _readable(cast("list[list[bytes]]", answer), resumed=True)
 
     @translated
+    async def lost_leases(self, saga: Saga) -> Sequence[str]:
+        """The leases of the saga that ran out, as far as its history goes back."""
+        stored = cast("list[bytes]", await self._client.lrange(self._keys.history(saga.id), 0, -1))
+        lost = []
+        for raw in stored:
+            with suppress(msgspec.MsgspecError):  # a line that somebody else wrote
+                lost.append(decode_history(raw).lost)
+        return [owner for owner in lost if owner is not None]
+
+    @translated
     async def states(self, saga_ids: Sequence[str]) -> Sequence[State | None]:
         """The state of each saga, None where there is none that we know. One round trip."""
         pipe = self._client.pipeline(transaction=False)
@@ -136,6 +160,13 @@ class RedisLeases:
     async def release(self, sagas: Sequence[Saga]) -> None:
         """Give the leases up: any replica may go on at once."""
         await self._renew(sagas, 0)
+
+    async def settle(self, saga: Saga) -> None:
+        """Wait until what is stored of the saga would outlive the server (REDIS_DURABILITY)."""
+        key = self._keys.saga(saga.id)
+        mine: list[Expected] = [(key, "owner", saga.lease.owner), (key, "version", saga.version)]
+        if not await self._durable.settle(mine):
+            raise LeaseLostError(f"saga {saga.id} at version {saga.version}: the write is lost")
 
     async def _renew(self, sagas: Sequence[Saga], lease_ms: int) -> set[str]:
         if not sagas:

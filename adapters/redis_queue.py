@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from adapters.redis_client import connect_blocking, translated
 from adapters.redis_keys import RedisKeys
+from saga.redis_url import RedisServer
 
 BLOCK_SECONDS = 1
 
@@ -14,9 +15,9 @@ BLOCK_SECONDS = 1
 class RedisQueue:
     """`saga.ports.Queue`: FIFO, producers push left, we take from the right."""
 
-    def __init__(self, url: str, client: "Redis", keys: RedisKeys) -> None:
+    def __init__(self, where: str | RedisServer, client: "Redis", keys: RedisKeys) -> None:
         self._client = client
-        self._blocking = connect_blocking(url, BLOCK_SECONDS)
+        self._blocking = connect_blocking(where, BLOCK_SECONDS)
         self._keys = keys
 
     @translated

@@ -164,13 +164,17 @@ class RedisViews:
         return guard.resumed_state(failed_in)
 
     @translated
-    async def resume(self, saga: Saga, to: State, *, actor: str) -> str:
-        """Put a saga back to work in state `to`.
+    async def resume(
+        self, saga: Saga, to: State, *, actor: str, letter: bytes | None = None
+    ) -> str:
+        """Put a saga back to work in state `to`, its letter taken out of the DLQ: `letter`, where
+        its bytes are known, else what it must be.
 
         Returns OK, LEASED (a worker is on it), GONE or CONFLICT (it moved since it was read).
         """
-        letter = b""
-        if saga.state is State.DEAD_LETTERED:
+        if saga.state is not State.DEAD_LETTERED:
+            letter = b""
+        elif letter is None:
             letter = self.letter_of(saga)
         answer = await self._scripts.call(
             "resume",

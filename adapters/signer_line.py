@@ -14,8 +14,8 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from adapters.log_setup import MASK, redact
 from adapters.rpc import Reply, envelope, host_of
+from saga.redaction import MASK, redact
 
 MAX_REPLY_BYTES = 1024 * 1024
 """geth's pool takes transactions of 128 KiB (`txMaxSize`): twice that in hex digits, and Clef sends

@@ -10,6 +10,7 @@ from eth_utils.crypto import keccak
 
 from adapters.contracts import DEPLOY_TOKEN, PREDICT_TOKEN, TOKEN_OF, ZERO_ADDRESS, artifact
 from adapters.rpc import Request
+from saga.adoption import Traits
 from saga.messages import ModelReadyToDeployMessage, token_name
 
 # The canonical deterministic-deployment proxy: same address on every chain.
@@ -40,6 +41,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 class Strategy(Protocol):
     """One way to make a model's token so that the chain itself refuses a second one."""
+
+    def traits(self, message: ModelReadyToDeployMessage) -> Traits:
+        """What the token is like at its creation."""
 
     def questions(self, message: ModelReadyToDeployMessage) -> list[Request]:
         """What must be asked before the plan is known; sent in one batch with others."""
@@ -84,6 +88,10 @@ class ManagerStrategy:
         )
         return (None if existing == ZERO_ADDRESS else existing), plan
 
+    def traits(self, message: ModelReadyToDeployMessage) -> Traits:
+        """The manager is controller and owner."""
+        return _traits(message, controller=self._manager, owner=self._manager)
+
     def _predicted(self, message: ModelReadyToDeployMessage) -> str:
         """As the manager computes it: salt = keccak256(model id), itself owner and controller."""
         code = initcode(message, controller=self._manager, owner=self._manager)
@@ -121,6 +129,10 @@ class Create2Strategy:
         plan = self.plan(message)
         return (plan.predicted if len(answers[0]) > len("0x") else None), plan
 
+    def traits(self, message: ModelReadyToDeployMessage) -> Traits:
+        """The manager is the controller; the owner is the configured one."""
+        return _traits(message, controller=self._manager, owner=self._owner)
+
     def salt(self, model_id: str) -> bytes:
         """keccak256(domain ‖ chain id ‖ registry ‖ model id): one salt for a model, for ever."""
         return keccak(
@@ -155,6 +167,23 @@ def initcode(message: ModelReadyToDeployMessage, *, controller: str, owner: str)
         ],
     )
     return _creation_code() + arguments
+
+
+def _traits(message: ModelReadyToDeployMessage, *, controller: str, owner: str) -> Traits:
+    return Traits(
+        code_hash=_runtime_code_hash(),
+        name=token_name(message.model_id),
+        symbol=message.token_symbol,
+        model_id=message.model_id,
+        mlflow_run_id=message.mlflow_run_id,
+        controller=str(to_checksum_address(controller)),
+        owner=str(to_checksum_address(owner)),
+    )
+
+
+@functools.cache
+def _runtime_code_hash() -> str:
+    return "0x" + keccak(bytes.fromhex(artifact("HokusaiToken").deployed_bytecode[2:])).hex()
 
 
 @functools.cache

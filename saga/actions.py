@@ -86,6 +86,8 @@ class Skip(msgspec.Struct, frozen=True):
 
     error_class: ErrorClass
     reason: str
+    duplicate_of: str | None = None
+    """The saga that does the same work."""
 
 
 class Fail(msgspec.Struct, frozen=True):
@@ -97,6 +99,8 @@ class Fail(msgspec.Struct, frozen=True):
     """Steps whose intents go in the same write: a resume must not find them."""
     cost: Cost | None = None
     """Of the transaction that ended it, where it was ours."""
+    conflicts_with: str | None = None
+    """The saga that owns the model."""
 
 
 Query = ClaimModel | LookUp | Intend | Send | Ask | Watch

@@ -6,28 +6,28 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import structlog
 
-from adapters.chain_lane import ChainLane
-from adapters.former_keys import abandon, check_former_keys
-from adapters.http_server import HttpServer, Readiness
 from adapters.metrics import Metrics
 from adapters.otel import build_telemetry
-from adapters.preflight import check_pending, check_redis
 from adapters.redis_client import connect
+from adapters.redis_intake import RedisIntake
 from adapters.redis_journal import RedisJournal
-from adapters.redis_lanes import RedisLanes
 from adapters.redis_queue import RedisQueue
 from adapters.redis_turns import RedisTurns
-from saga.chain_parts import ChainParts, keepers_of, open_chain
+from saga.alert_parts import open_alerts
+from saga.chain_parts import keepers_of
 from saga.config import Settings
 from saga.dispatch import Dispatcher
 from saga.engine import Engine
-from saga.errors import ConfigError
+from saga.intake import IntakeGate
 from saga.orchestrator import Orchestrator
+from saga.outage import Outages
+from saga.slots import Slots
+from saga.start import Standing, Start, until_there
 from saga.store import redis_keys
 from saga.throttle import Throttle
 from states.table import TABLE
@@ -43,85 +43,91 @@ def worker_name() -> str:
 
 
 async def run(
-    settings: Settings, *, adopt_pending: bool = False, abandoned: Sequence[str] = ()
+    settings: Settings,
+    *,
+    adopt_pending: bool = False,
+    abandoned: Sequence[str] = (),
+    wait: bool = True,
 ) -> None:
     """Run one replica until SIGTERM or SIGINT. Raises ConfigError before the first message.
 
-    `abandoned`: addresses of former keys that are lost.
+    `abandoned`: addresses of former keys that are lost. `wait`: for a Redis or nodes that are away
+    at the start; else that is a ConfigError too.
     """
     worker = worker_name()
-    metrics = Metrics()
+    metrics, standing, stopping = Metrics(), Standing(), asyncio.Event()
+    _stop_on_signals(stopping)
     async with AsyncExitStack() as stack:
-        url = settings.REDIS_URL.get_secret_value()
-        client = connect(url)
+        client = connect(settings.redis)
         stack.push_async_callback(client.aclose)
-        opening = open_chain(settings, client, metrics=metrics, adopt_pending=adopt_pending)
-        parts, problems = await _open_parts(opening, stack, await check_redis(client))
-        if parts is None:
-            raise ConfigError(problems)
         keys = redis_keys(settings)
-        for store in parts.stores:
-            problems += await check_pending(parts.rpc, store, settings.source, adopt=adopt_pending)
-        lanes = RedisLanes(client, keys)
-        problems += await check_former_keys(
-            parts.rpc,
-            lanes,
-            parts.chain_id,
-            [lane.address for lane in parts.lanes],
-            settings.source,
-            abandoned=abandoned,
+        start = Start(
+            settings, client, metrics, stack, adopt_pending=adopt_pending, abandoned=abandoned
         )
-        if problems:
-            raise ConfigError(problems)
-        parts.chain.is_abandoned = lanes.is_retired
-        queue = RedisQueue(url, client, keys)
+        await start.serve(standing)
+        parts = await until_there(start.attempt, standing, stopping, wait=wait)
+        if parts is None:
+            _log.info("stopped_before_start")
+            return
+        outages = Outages()
+        gate = IntakeGate(
+            RedisIntake(client, keys),
+            outages,
+            most=settings.OUTBOUND_MAX_DEPTH,
+            on_change=metrics.intake,
+        )
+        queue = RedisQueue(settings.redis, client, keys)
         stack.push_async_callback(queue.close)
         telemetry = build_telemetry(
             inbound_queue=settings.INBOUND_QUEUE, worker=worker, on_hold=metrics.held
         )
         stack.push_async_callback(telemetry.shutdown, 2.0)
-        http = HttpServer(settings.HTTP_PORT, metrics.exposition, lambda: readiness(parts.lanes))
-        await _serve(http, settings.HTTP_PORT)
-        stack.push_async_callback(http.close)
-        # Nothing is wrong any more: now, what a refused start must not change.
-        await lanes.remember()
-        await abandon(lanes, parts.chain_id, abandoned, parts.lanes[0].address)
+        alerts = open_alerts(settings, client, parts, metrics, worker)
+        stack.push_async_callback(alerts.close)
         journal = RedisJournal(
             client,
             keys,
             worker=worker,
             lease_seconds=settings.LEASE_SECONDS,
             retention_seconds=settings.SAGA_RETENTION,
+            event_retention_seconds=settings.EVENT_RETENTION,
             max_in_flight=settings.MAX_IN_FLIGHT,
             deployments_per_hour=settings.DEPLOYMENTS_PER_HOUR,
+            durability=settings.REDIS_DURABILITY,
+            network=parts.network,
             on_written=metrics.written,
+            on_failed=alerts.on_failed,
         )
+        slots = Slots(settings.WORKER_POOL_SIZE)
         throttle = None
         if settings.pause_seconds:
             turns = RedisTurns(client, keys, pause_seconds=settings.pause_seconds)
-            throttle = Throttle(turns)
+            throttle = Throttle(turns, slots=slots)
         engine = Engine(
             TABLE,
             journal,
             parts.chain,
             telemetry,
             settings.policy(parts.network),
-            Dispatcher(journal, parts.chain, throttle=throttle),
+            Dispatcher(journal, parts.chain, throttle=throttle, slots=slots),
             step_timeout_seconds=settings.DEPLOYMENT_TIMEOUT,
             rng=random.Random(),  # noqa: S311 - jitter
+            slots=slots,
         )
         orchestrator = Orchestrator(
             engine,
             journal,
             queue,
             telemetry,
-            pool_size=settings.WORKER_POOL_SIZE,
+            gate,
+            stopping=stopping,
+            slots=slots,
             lease_seconds=settings.LEASE_SECONDS,
             grace_seconds=settings.SHUTDOWN_GRACE_SECONDS,
+            on_fenced=metrics.fenced,
         )
-        _stop_on_signals(orchestrator)
-        await parts.watcher.poll()
-        await parts.purse.look()
+        await gate.look()
+        standing.started(parts.lanes, gate)
         signers = [f"{lane.signer.kind} of {lane.address}" for lane in parts.lanes]
         _log.info(
             "started",
@@ -131,20 +137,17 @@ async def run(
             signers=signers,
         )
         keepers = keepers_of(settings, parts, metrics, worker)
-        around = [parts.watcher.run, parts.rpc.run, parts.purse.run, parts.feed.run]
+        parts.watcher.outages = outages
+        for keeper in keepers:
+            keeper.outages = outages
+        around = [gate.run, parts.watcher.run, parts.rpc.run, parts.purse.run, parts.feed.run]
         try:
-            await _beside([*around, *(keeper.run for keeper in keepers)], orchestrator)
+            tasks = [*around, *alerts.tasks, *(keeper.run for keeper in keepers)]
+            await _beside(tasks, orchestrator)
         finally:
             with suppress(TimeoutError):  # a Redis that hangs must not keep the process
                 async with asyncio.timeout(RESIGN_SECONDS):
                     await asyncio.gather(*(keeper.resign() for keeper in keepers))
-
-
-def readiness(lanes: Sequence[ChainLane]) -> Readiness:
-    """One lane that can send is enough; the others' reasons are told all the same."""
-    holds = [lane.trouble for lane in lanes]
-    reasons = [f"{hold.hold}: {hold}" for hold in holds if hold is not None]
-    return Readiness(ready=len(reasons) < len(holds), reasons=reasons)
 
 
 async def _beside(
@@ -165,25 +168,7 @@ async def _beside(
         task.result()
 
 
-async def _open_parts(
-    opening: AbstractAsyncContextManager[ChainParts], stack: AsyncExitStack, problems: list[str]
-) -> tuple[ChainParts | None, list[str]]:
-    """Connect to the chain too, so that one start names what is wrong on both sides."""
-    try:
-        parts = await stack.enter_async_context(opening)
-    except ConfigError as error:
-        return None, problems + error.problems
-    return (None if problems else parts), problems
-
-
-async def _serve(http: HttpServer, port: int) -> None:
-    try:
-        await http.start()
-    except OSError as error:
-        raise ConfigError([f"HTTP_PORT: {port} cannot be opened ({error.strerror})"]) from error
-
-
-def _stop_on_signals(orchestrator: Orchestrator) -> None:
+def _stop_on_signals(stopping: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, orchestrator.stop)
+        loop.add_signal_handler(number, stopping.set)

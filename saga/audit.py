@@ -7,6 +7,7 @@ import msgspec
 
 from saga.messages import identify
 from saga.model import Saga, State
+from saga.wire import too_deep
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,9 +53,7 @@ def audit(evidence: Evidence) -> list[str]:
 
 
 def _messages(evidence: Evidence) -> list[str]:
-    letters = {
-        msgspec.json.decode(letter, type=_Letter).saga_id for letter in evidence.dead_letters
-    }
+    letters = {_author(letter) for letter in evidence.dead_letters}
     findings = []
     for saga_id in dict.fromkeys(identify(raw).saga_id for raw in evidence.sent):
         saga = evidence.sagas.get(saga_id)
@@ -62,9 +61,17 @@ def _messages(evidence: Evidence) -> list[str]:
             findings.append(f"lost: no saga for message {saga_id}")
         elif not saga.state.terminal:
             findings.append(f"unfinished: saga {saga_id} is {saga.state}")
-        elif saga.state is State.DEAD_LETTERED and saga_id not in letters:
+        elif saga.state is State.DEAD_LETTERED and not (saga.discarded or saga_id in letters):
             findings.append(f"lost: saga {saga_id} is dead-lettered, but not in the DLQ")
     return findings
+
+
+def _author(letter: bytes) -> str:
+    """The saga that left it; none of ours left what does not say so."""
+    try:
+        return "" if too_deep(letter) else msgspec.json.decode(letter, type=_Letter).saga_id
+    except msgspec.MsgspecError:
+        return ""
 
 
 def _acked(evidence: Evidence) -> list[Saga]:

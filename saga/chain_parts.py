@@ -50,11 +50,20 @@ class ChainParts(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def open_chain(
-    settings: Settings, client: "Redis", *, metrics: Metrics, adopt_pending: bool = False
+    settings: Settings,
+    client: "Redis",
+    *,
+    metrics: Metrics,
+    adopt_pending: bool = False,
+    signers: Sequence[Signer] | None = None,
 ) -> AsyncIterator[ChainParts]:
-    """Connect to the nodes, and find every key usable. Raises ConfigError, a line a problem."""
+    """Connect to the nodes, and find every key usable. Raises ConfigError, a line a problem.
+
+    `signers`: those of the settings, where the caller has opened them: it can be done only once.
+    """
     async with AsyncExitStack() as stack:
-        signers = await stack.enter_async_context(open_signers(settings))
+        if signers is None:
+            signers = await stack.enter_async_context(open_signers(settings))
         rpc = RpcPool(settings.rpc_urls, expected_chain=settings.CHAIN_ID, meter=metrics.rpc)
         stack.push_async_callback(rpc.close)
         chain_id, problems = await check_settings(settings, rpc, signers)
@@ -120,7 +129,13 @@ def _parts(
 ) -> ChainParts:
     senders = [signer.address for signer in signers]
     stores = [
-        RedisLane(client, redis_keys(settings), chain_id=chain_id, sender=sender)
+        RedisLane(
+            client,
+            redis_keys(settings),
+            chain_id=chain_id,
+            sender=sender,
+            durability=settings.REDIS_DURABILITY,
+        )
         for sender in senders
     ]
     watcher = BlockWatcher(

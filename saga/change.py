@@ -29,16 +29,19 @@ def change_of(saga: Saga, action: Outcome) -> Change:
                 event=action.event,
                 ack=action.ack,
             )
-        case Skip(error_class, reason):
-            after = msgspec.structs.replace(saga, error=reason, error_class=error_class.value)
+        case Skip(error_class, reason, duplicate_of):
+            after = msgspec.structs.replace(
+                saga, error=reason, error_class=error_class.value, duplicate_of=duplicate_of
+            )
             return Change(saga=after, note=reason, ack=True)
-        case Fail(error_class, reason, forget, cost):
+        case Fail(error_class, reason, forget, cost, conflicts_with):
             # The first step's nonce is spent; what was sent behind it may still be out.
             left = tuple(i for step in forget[1:] if (i := saga.intent(step)) is not None)
             after = msgspec.structs.replace(
                 leaving(charged(saga, cost), left),
                 error=reason,
                 error_class=error_class.value,
+                conflicts_with=conflicts_with,
                 deploy=None if Step.DEPLOY in forget else saga.deploy,
                 register=None if Step.REGISTER in forget else saga.register,
             )

@@ -23,12 +23,6 @@ def check_address(value: str) -> str:
     return str(to_checksum_address(value))
 
 
-def check_redis_url(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must begin with redis://, rediss:// or unix://")
-    return value
-
-
 def split_urls(value: SecretStr) -> list[str]:
     """The endpoints of a comma-separated list."""
     return [url.strip() for url in value.get_secret_value().split(",")]

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
+from saga.alert_settings import AlertSettings, alert_problems
 from saga.checks import (
     check_address,
     check_confirmations,
-    check_redis_url,
     check_rpc_urls,
     split_urls,
 )
@@ -18,6 +18,9 @@ from saga.fees import GWEI, Limits, max_fee_default, tip_floor
 from saga.lane import Pace
 from saga.money_settings import MoneySettings, money_problems
 from saga.policy import Policy
+from saga.redis_settings import RedisSettings, redis_problems
+from saga.retention_settings import RetentionSettings
+from saga.retry_settings import RetrySettings, parse_overrides
 from saga.setting import CONFIG, setting
 from saga.signer_settings import SignerSettings, source_problems
 
@@ -26,14 +29,11 @@ Address = Annotated[str, AfterValidator(check_address)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class StoreSettings(BaseSettings):
+class StoreSettings(RedisSettings):
     """What the operator's commands need: Redis and the names in it."""
 
     model_config = CONFIG
 
-    REDIS_URL: Annotated[SecretStr, AfterValidator(check_redis_url)] = setting(
-        ..., "Redis >= 6.2 or Valkey; `rediss://` for TLS", "redis://localhost:6379/0"
-    )
     INBOUND_QUEUE: str = setting(
         "hokusai:model_ready_queue",
         "list that producers push to",
@@ -46,6 +46,12 @@ class StoreSettings(BaseSettings):
         "hokusai:token_deployed_queue",
         min_length=1,
     )
+    FAILURE_QUEUE: str = setting(
+        "hokusai:token_deploy_failed_queue",
+        "list that the events of dead-lettered messages are pushed to",
+        "hokusai:token_deploy_failed_queue",
+        min_length=1,
+    )
     PROCESSING_QUEUE: str = setting(
         "",
         "list of messages in flight; default: inbound + `:processing`",
@@ -56,6 +62,13 @@ class StoreSettings(BaseSettings):
     )
     KEY_PREFIX: str = setting(
         "hokusai:saga:", "prefix of all other keys", "hokusai:saga:", min_length=1
+    )
+    OUTBOUND_MAX_DEPTH: int = setting(
+        100_000,
+        "while more events than this wait for consumers, no new messages are taken; they are again "
+        "below 90 % of it; 0: no limit",
+        "100000",
+        ge=0,
     )
     LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
         "INFO", "DEBUG, INFO, WARNING or ERROR", "INFO"
@@ -71,7 +84,9 @@ class StoreSettings(BaseSettings):
         return self.DLQ_NAME or f"{self.INBOUND_QUEUE}:dlq"
 
 
-class Settings(SignerSettings, MoneySettings, StoreSettings):
+class Settings(
+    SignerSettings, MoneySettings, RetrySettings, RetentionSettings, AlertSettings, StoreSettings
+):
     """What `saga run` needs."""
 
     WEB3_PROVIDER_URL: Annotated[SecretStr, AfterValidator(check_rpc_urls)] = setting(
@@ -154,25 +169,22 @@ class Settings(SignerSettings, MoneySettings, StoreSettings):
     MAX_MESSAGE_BYTES: int = setting(
         65536, "larger messages are dead-lettered", "65536", ge=256, le=16 * 1024 * 1024
     )
-    MAX_RETRIES: int = setting(
-        3, "failed tries of a step, after the first, before it is dead-lettered", "3", ge=0
-    )
-    RETRY_BASE_SECONDS: float = setting(
-        1.0, "wait before the first retry; doubles with each, with jitter", "1", gt=0
-    )
-    RETRY_MAX_SECONDS: float = setting(60.0, "longest wait before a retry", "60", gt=0)
     DEPLOYMENT_TIMEOUT: float = setting(
         300.0, "seconds that a transaction may take before the try counts as failed", "300", gt=0
     )
-    WORKER_POOL_SIZE: int = setting(64, "sagas in flight per process", "64", ge=1, le=10_000)
+    WORKER_POOL_SIZE: int = setting(
+        64,
+        "sagas that work at once, per process; those that wait for blocks, for a lane or for their "
+        "turn do not count, up to sixteen times as many",
+        "64",
+        ge=1,
+        le=10_000,
+    )
     LEASE_SECONDS: float = setting(
         30.0, "after this, another replica takes over from a dead one", "30", ge=1
     )
     SHUTDOWN_GRACE_SECONDS: float = setting(
         25.0, "SIGTERM: finish or release within this", "25", ge=3
-    )
-    SAGA_RETENTION: float = setting(
-        30 * 86400.0, "seconds that finished sagas stay readable; 0: for ever", "2592000", ge=0
     )
     HTTP_PORT: int = setting(
         8080, "port of `/live`, `/ready` and `/metrics`; 0: off", "8080", ge=0, le=65535
@@ -217,12 +229,16 @@ class Settings(SignerSettings, MoneySettings, StoreSettings):
             max_retries=self.MAX_RETRIES,
             retry_base_seconds=self.RETRY_BASE_SECONDS,
             retry_max_seconds=self.RETRY_MAX_SECONDS,
+            retry_overrides=parse_overrides(self.RETRY_OVERRIDES),
+            max_crashes=self.MAX_CRASHES,
         )
 
 
 _WHOLE: tuple[tuple[type[BaseSettings], Callable[[Any], list[str]]], ...] = (
     (SignerSettings, source_problems),
     (MoneySettings, money_problems),
+    (AlertSettings, alert_problems),
+    (RedisSettings, redis_problems),
 )
 """What is judged as a whole, once each of its settings can be read."""
 
@@ -254,6 +270,7 @@ def _shared_lists(settings: StoreSettings) -> list[str]:
     for setting_name, key in (
         ("INBOUND_QUEUE", settings.INBOUND_QUEUE),
         ("OUTBOUND_QUEUE", settings.OUTBOUND_QUEUE),
+        ("FAILURE_QUEUE", settings.FAILURE_QUEUE),
         ("PROCESSING_QUEUE", settings.processing_queue),
         ("DLQ_NAME", settings.dead_letter_queue),
     ):

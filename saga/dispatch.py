@@ -12,10 +12,11 @@ from saga.errors import HeldError
 from saga.facts import ClaimLost, Fact, Intended
 from saga.model import Saga, Step
 from saga.ports import Chain, IntentAnswer, Journal, Lane
+from saga.slots import Slots
 from saga.throttle import Throttle
 
 LANE_PATIENCE_SECONDS = 60.0
-"""How long a saga waits with a worker for room in a full lane; then it waits in `due`."""
+"""How long a saga waits in memory for room in a full lane; then it waits in `due`."""
 BLOCKED_SECONDS = 5.0
 """How long what keeps a lane from giving a nonce is believed before the lane is asked again."""
 
@@ -76,7 +77,9 @@ class Dispatcher:
         *,
         throttle: Throttle | None = None,
         clock: Callable[[], float] | None = None,
+        slots: Slots | None = None,
     ) -> None:
+        self._slots = slots or Slots(1)
         self._journal = journal
         self._chain = chain
         self._throttle = throttle
@@ -104,7 +107,8 @@ class Dispatcher:
                 if self._clock() > deadline:
                     raise HeldError("lane_full", "MAX_IN_FLIGHT transactions are out")
                 if seen == self._seen():
-                    await self._chain.next_block()
+                    async with self._slots.waiting():
+                        await self._chain.next_block()
             elif answer.saga is not None:
                 return answer.saga, Intended()
             elif answer.claim_holder is not None:

@@ -35,6 +35,7 @@ from saga.messages import InvalidMessage, parse
 from saga.model import ErrorClass, Intent, Saga, Step
 from saga.policy import Policy
 from saga.ports import Chain, Journal
+from saga.slots import Slots
 from saga.telemetry import Span, Telemetry
 
 HELD = "held: "
@@ -63,6 +64,7 @@ class Engine:
         *,
         step_timeout_seconds: float,
         rng: random.Random,
+        slots: Slots | None = None,
     ) -> None:
         self._table = table
         self._guard = Guard(table)
@@ -73,6 +75,7 @@ class Engine:
         self._step_timeout_seconds = step_timeout_seconds
         self._rng = rng
         self._dispatcher = dispatcher
+        self._slots = slots or Slots(1)
 
     async def run(self, saga: Saga) -> Saga | Postponed:
         """Bring a leased saga as far as it gets.
@@ -96,6 +99,8 @@ class Engine:
 
     async def _step(self, saga: Saga, span: Span) -> Saga | Postponed:
         """One attempt of one state's work: until the saga moves, or has to wait."""
+        if 0 < self._policy.max_crashes <= saga.crashes:
+            return await self._poisoned(saga, span)
         try:
             fact: Fact | None = None
             while True:
@@ -106,7 +111,7 @@ class Engine:
                     return await self._retry(saga, action.reason, span)
                 if isinstance(action, Abandon):
                     saga, fact = await self._abandon(saga, action), None
-                    if saga.attempts > self._policy.max_retries:
+                    if saga.attempts > self._policy.backoff(saga.state).max_retries:
                         return await self._exhausted(saga, action.reason, span)
                 else:
                     saga, fact = await self._perform(saga, action)
@@ -130,12 +135,14 @@ class Engine:
             case Intend():
                 return await self._dispatcher.intend(saga, action)
             case Send(step):
+                await self._journal.settle(saga)  # what is sent must not be forgotten
                 return saga, await self._chain.send(saga, step)
             case Ask(step):
                 return saga, await self._chain.ask(_intent(saga, step))
             case Watch(step):
                 intent = _intent(saga, step)
-                return saga, await self._chain.watch(intent, self._step_timeout_seconds)
+                async with self._slots.waiting():
+                    return saga, await self._chain.watch(intent, self._step_timeout_seconds)
 
     async def _abandon(self, saga: Saga, action: Abandon) -> Saga:
         """Recorded also when it was the last try: a resume must not find the spent intent."""
@@ -164,7 +171,8 @@ class Engine:
             hold, seconds = error.hold, error.seconds
         again = (saga.error or "").startswith(HELD)
         if seconds is None:
-            seconds = retry.delay(self._policy, AGAIN if again else FIRST, self._rng.random())
+            backoff, tries = self._policy.backoff(saga.state), AGAIN if again else FIRST
+            seconds = retry.delay(backoff, tries, self._rng.random())
         span.retry(saga, reason, hold=hold)
         await self._journal.postpone(
             saga,
@@ -176,14 +184,22 @@ class Engine:
         return Postponed(seconds)
 
     async def _exhausted(self, saga: Saga, reason: str, span: Span) -> Saga:
-        text = f"{reason} (tried {self._policy.max_retries + 1} times)"
+        tries = self._policy.backoff(saga.state).max_retries + 1
+        text = f"{reason} (tried {tries} times)"
         return await self._move(saga, Fail(ErrorClass.RETRIES, text), span)
 
+    async def _poisoned(self, saga: Saga, span: Span) -> Saga:
+        """Its workers die under it: nothing of it is tried again before somebody has looked."""
+        leases = (await self._journal.lost_leases(saga))[-saga.crashes :]
+        workers = ", ".join(dict.fromkeys(lease.rpartition(".")[0] for lease in leases))
+        reason = f"its worker died {saga.crashes} times in {saga.state}: {workers or 'unknown'}"
+        return await self._move(saga, Fail(ErrorClass.POISON, reason), span)
+
     async def _retry(self, saga: Saga, reason: str, span: Span) -> Saga | Postponed:
-        attempts = saga.attempts + 1
-        if attempts > self._policy.max_retries:
+        attempts, backoff = saga.attempts + 1, self._policy.backoff(saga.state)
+        if attempts > backoff.max_retries:
             return await self._exhausted(saga, reason, span)
-        seconds = retry.delay(self._policy, saga.attempts, self._rng.random())
+        seconds = retry.delay(backoff, saga.attempts, self._rng.random())
         span.retry(saga, reason)
         await self._journal.postpone(saga, seconds=seconds, attempts=attempts, error=reason)
         return Postponed(seconds)

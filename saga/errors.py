@@ -9,6 +9,12 @@ class IllegalEdgeError(SagaError):
     """Our bug: a move that the table does not have was asked for. Nothing changed."""
 
 
+class Absence(str):
+    """A problem's line about what is not there now and may come back: a start waits for it."""
+
+    __slots__ = ()
+
+
 class ConfigError(SagaError):
     """The operator's: settings are missing or malformed. One line per problem."""
 
@@ -22,7 +28,14 @@ class LeaseLostError(SagaError):
 
 
 class StoreUnavailableError(SagaError):
-    """Redis does not answer. Nothing is known about the last write; its retry is recognised."""
+    """Redis does not answer, or takes no writes now. Nothing is known about the last write; its
+    retry is recognised."""
+
+    def __init__(self, reason: str, *, cause: str = "away") -> None:
+        super().__init__(reason)
+        self.cause = cause
+        """`away`, `credentials`, `oom`, `read_only`, `no_replicas`, `misconf`, `disk_full`,
+        `primary_down`, `loading`, `busy`."""
 
 
 class ChainUnavailableError(SagaError):

@@ -55,6 +55,7 @@ class ErrorClass(StrEnum):
     RETRIES = "retries_exhausted"
     TAMPERED = "tampered"
     CANCELLED = "cancelled"
+    POISON = "poison"
 
 
 class AttemptKind(StrEnum):
@@ -158,16 +159,24 @@ class Saga(msgspec.Struct, frozen=True, kw_only=True):
     """Failed tries of the current step."""
     takeovers: int = 0
     """How often a lease ran out under a worker that never came back."""
+    crashes: int = 0
+    """The same in its present state, and since an operator's last resume."""
     error: str | None = None
     error_class: str | None = None
     failed_in: State | None = None
     """The state that a dead-lettered saga is resumed to."""
     failed_at: str | None = None
     """When, as in its dead letter: ISO 8601, UTC."""
+    discarded: str | None = None
+    """Why an operator gave a dead-lettered saga up: it comes back only by its id."""
     claim: str | None = None
     """Id of the saga that owns the model, once asked: our own, or the one that was first."""
     claim_same: bool = False
     """Whether that other saga deploys the same content."""
+    duplicate_of: str | None = None
+    """Id of the saga that has the same model and content, where this one was skipped for it."""
+    conflicts_with: str | None = None
+    """Id of the saga that owns the model with other content, where this one failed for it."""
     content: str | None = None
     """Fingerprint of what defines the token, once the claim was asked for."""
     deploy: Intent | None = None
@@ -195,7 +204,17 @@ class Saga(msgspec.Struct, frozen=True, kw_only=True):
         return None if result is None else result.receipt
 
 
-HistoryKind = Literal["admitted", "moved", "intent", "attempt", "retry", "taken", "resumed"]
+HistoryKind = Literal[
+    "admitted",
+    "moved",
+    "intent",
+    "attempt",
+    "retry",
+    "taken",
+    "resumed",
+    "discarded",
+    "republished",
+]
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -209,3 +228,5 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     fence: int = 0
     note: str | None = None
     tx: str | None = None
+    lost: str | None = None
+    """Of `taken`: the lease that ran out, its worker's name and a count."""

@@ -14,9 +14,11 @@ import structlog
 
 from saga.engine import Engine
 from saga.errors import LeaseLostError, StoreUnavailableError
+from saga.intake import IntakeGate
 from saga.messages import identify
 from saga.model import Saga
 from saga.ports import Journal, Queue
+from saga.slots import Slots
 from saga.telemetry import Telemetry
 
 DUE_POLL_SECONDS = 0.5
@@ -29,7 +31,11 @@ _log = structlog.get_logger("saga")
 
 
 class Orchestrator:
-    """Runs until `stop()`; then finishes or releases what it holds."""
+    """Runs until `stop()`; then finishes or releases what it holds.
+
+    `on_fenced` is told of each run that was dropped because its lease is another's: found by a
+    refused `write`, by the `heartbeat`, or as the saga was `taken` anew.
+    """
 
     def __init__(
         self,
@@ -37,22 +43,25 @@ class Orchestrator:
         journal: Journal,
         queue: Queue,
         telemetry: Telemetry,
+        gate: IntakeGate,
         *,
-        pool_size: int,
+        stopping: asyncio.Event,
+        slots: Slots,
         lease_seconds: float,
         grace_seconds: float,
+        on_fenced: Callable[[str], None] = lambda _found: None,
     ) -> None:
         self._engine = engine
         self._journal = journal
         self._queue = queue
         self._telemetry = telemetry
-        self._pool_size = pool_size
+        self._gate = gate
+        self._slots = slots
+        self._on_fenced = on_fenced
         self._lease_seconds = lease_seconds
         self._grace_seconds = grace_seconds
         self._running: dict[str, tuple[asyncio.Task[None], Saga]] = {}
-        self._room = asyncio.Event()
-        self._room.set()
-        self._stopping = asyncio.Event()
+        self._stopping = stopping
 
     def stop(self) -> None:
         """Take nothing new; `run` returns when what is in hand is finished or released."""
@@ -85,15 +94,11 @@ class Orchestrator:
 
     async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
         """Repeat one loop's body until stopped; wait while Redis is away."""
-        away = False
         while not self._stopping.is_set() or work == self._heartbeat:
             try:
                 await work()
-                away = False
             except StoreUnavailableError as error:
-                if not away:
-                    _log.warning("redis.unavailable", loop=work.__name__, error=str(error))
-                away = True
+                self._gate.refused(error)
                 await self._pause(STORE_PAUSE_SECONDS)
 
     async def _pause(self, seconds: float) -> None:
@@ -102,18 +107,20 @@ class Orchestrator:
                 await self._stopping.wait()
 
     async def _intake(self) -> None:
-        """Take one message as soon as there is room for its saga."""
+        """Take one message as soon as there is room for its saga and the gate is open."""
         if await self._has_room():
             raw = await self._queue.take()
             if raw is not None:
                 await self._admit(raw)
 
     async def _has_room(self) -> bool:
-        """Wait a little for room; False when there is none yet, or when stopping."""
+        """Wait a little for room and an open gate; False while there is none, or when stopping."""
         with suppress(TimeoutError):
             async with asyncio.timeout(DUE_POLL_SECONDS):
-                await self._room.wait()
-        return self._room.is_set() and not self._stopping.is_set()
+                await self._gate.opened()
+                await self._slots.room.wait()
+        room = self._gate.is_open and self._slots.room.is_set()
+        return room and not self._stopping.is_set()
 
     async def _admit(self, raw: bytes) -> None:
         identity = identify(raw)
@@ -128,11 +135,15 @@ class Orchestrator:
             self._telemetry.duplicate(identity.saga_id)
 
     async def _due(self) -> None:
-        room = self._pool_size - len(self._running)
-        taken = await self._journal.take_due(room) if room > 0 else []
+        """Take what is due as soon as there is a slot for it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DUE_POLL_SECONDS):
+                await self._slots.free.wait()
+        space = self._slots.space
+        taken = await self._journal.take_due(space) if space else []
         for saga in taken:
             self._start(saga)
-        if len(taken) < max(room, 1):
+        if len(taken) < space:
             await self._pause(DUE_POLL_SECONDS)
 
     async def _sweep(self) -> None:
@@ -155,34 +166,36 @@ class Orchestrator:
             # Meanwhile this replica may have taken the saga anew: that run has a lease of its own.
             if self._running.get(saga_id) is held[saga_id]:
                 _log.warning("saga.lease_lost", saga_id=saga_id)
+                self._on_fenced("heartbeat")
                 held[saga_id][0].cancel()
 
     def _start(self, saga: Saga) -> None:
         previous = self._running.get(saga.id)
-        if previous is not None:
-            previous[0].cancel()
+        if previous is not None and previous[0].cancel():
+            self._on_fenced("taken")  # its lease ran out: this very process has the next one
         task = asyncio.create_task(self._run(saga), name=f"saga-{saga.id}")
         self._running[saga.id] = (task, saga)
+        self._slots.add(task)
         task.add_done_callback(lambda done: self._finished(saga.id, done))
-        if len(self._running) >= self._pool_size:
-            self._room.clear()
 
     def _finished(self, saga_id: str, task: "asyncio.Task[None]") -> None:
         if saga_id in self._running and self._running[saga_id][0] is task:
             del self._running[saga_id]
-        if len(self._running) < self._pool_size:
-            self._room.set()
+        self._slots.remove(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # A bug of ours: the lease runs out and the saga is taken up again.
             _log.error("saga.crashed", saga_id=saga_id, exc_info=error)
 
     async def _run(self, saga: Saga) -> None:
         try:
+            await self._slots.ready()
             await self._engine.run(saga)
         except LeaseLostError as error:
             _log.warning("saga.lease_lost", saga_id=saga.id, error=str(error))
+            self._on_fenced("write")
         except StoreUnavailableError as error:
-            _log.warning("saga.store_unavailable", saga_id=saga.id, error=str(error))
+            _log.debug("saga.store_unavailable", saga_id=saga.id, error=str(error))
+            self._gate.refused(error)
 
     async def _drain(self, loops: "list[asyncio.Task[None]]") -> None:
         """End the loops, let sagas finish within the grace period, release the others."""

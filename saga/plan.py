@@ -32,6 +32,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     what: str
     sends: bool
+    complete: bool = False
+    """Whether the chain holds all that the saga is to do there."""
 
 
 class Claims(Protocol):
@@ -42,6 +44,41 @@ class Claims(Protocol):
 
 async def plan(saga: Saga, table: Table, chain: Chain, claims: Claims, policy: Policy) -> Plan:
     """Decide as the engine would, ask as it would, and stop before the first effect."""
+    _, found = await _decided(saga, table, chain, claims, policy)
+    return found if isinstance(found, Plan) else _plan(found)
+
+
+async def outlook(saga: Saga, table: Table, chain: Chain, claims: Claims, policy: Policy) -> Plan:
+    """As `plan`, but on past what the chain holds already, as far as nothing need be sent."""
+    first: Plan | None = None
+    while True:
+        saga, found = await _decided(saga, table, chain, claims, policy)
+        then = found if isinstance(found, Plan) else _plan(found)
+        if not isinstance(found, Advance):
+            break
+        saga = msgspec.structs.replace(
+            saga,
+            state=table[saga.state].ok,
+            deployment=found.deployment or saga.deployment,
+            registration=found.registration or saga.registration,
+        )
+        if found.event is not None or found.ack:
+            return Plan(_complete(saga, then), sends=False, complete=True)
+        first = first or then
+    return then if first is None else Plan(f"{first.what}; {then.what}", sends=then.sends)
+
+
+def _complete(saga: Saga, then: Plan) -> str:
+    token = "" if saga.deployment is None else f": token {saga.deployment.token}"
+    entry = saga.registration
+    block = "" if entry is None else f", registered in block {entry.receipt.block_number}"
+    return f"complete on the chain{token}{block}; {then.what}"
+
+
+async def _decided(
+    saga: Saga, table: Table, chain: Chain, claims: Claims, policy: Policy
+) -> tuple[Saga, Action | Plan]:
+    """The first action with an effect, and the saga as it then is; or why there is none."""
     fact: Fact | None = None
     while True:
         action = table[saga.state].decide(saga, fact, policy)
@@ -59,13 +96,15 @@ async def plan(saga: Saga, table: Table, chain: Chain, claims: Claims, policy: P
                 case Abandon(step):
                     saga, fact = _without_intent(saga, step), None
                 case Advance() if saga.state is State.RECEIVED:
-                    saga = msgspec.structs.replace(saga, state=table[saga.state].ok)
+                    state = table[saga.state].ok
+                    saga = msgspec.structs.replace(saga, state=state, model_id=action.model_id)
                 case _:
-                    return _plan(action)
+                    return saga, action
         except (ChainError, ChainUnavailableError) as error:
-            return Plan(f"would wait and ask the chain again: {error}", sends=False)
+            return saga, Plan(f"would wait and ask the chain again: {error}", sends=False)
         except InvalidMessage as error:
-            return Plan(f"would end again: the stored message is refused: {error}", sends=False)
+            why = f"would end again: the stored message is refused: {error}"
+            return saga, Plan(why, sends=False)
 
 
 def _without_intent(saga: Saga, step: Step) -> Saga:

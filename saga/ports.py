@@ -69,6 +69,9 @@ class Journal(Protocol):
 
     async def take_due(self, limit: int) -> Sequence[Saga]: ...
 
+    async def lost_leases(self, saga: Saga) -> Sequence[str]:
+        """Whose leases of the saga ran out, the newest last; old ones may be forgotten."""
+
     async def states(self, saga_ids: Sequence[str]) -> Sequence[State | None]: ...
 
     async def renew(self, sagas: Sequence[Saga]) -> set[str]: ...
@@ -92,6 +95,12 @@ class Journal(Protocol):
     ) -> IntentAnswer:
         """`sure`: nonces that are spent beyond doubt, behind which the lane goes on; default: all
         of `spent`, which tells how many are in flight."""
+
+    async def settle(self, saga: Saga) -> None:
+        """Return when what is stored of the saga would outlive the store's server.
+
+        Raises HeldError where that is not sure in time, LeaseLostError where it is lost.
+        """
 
     async def abandon(
         self,

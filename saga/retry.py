@@ -1,13 +1,18 @@
 """How long to wait before the next try."""
 
-from saga.policy import Policy
+from saga.policy import Backoff
+
+LEAST_SECONDS = 0.1
+"""No wait is shorter, unless all of them are meant to be: nothing spins."""
+_DOUBLINGS = 30
+"""More of them are no longer wait: 2^30 s are 34 years."""
 
 
-def delay(policy: Policy, tries: int, jitter: float) -> float:
-    """Seconds to wait when `tries` had failed before: full jitter over an exponential backoff.
+def delay(backoff: Backoff, tries: int, jitter: float) -> float:
+    """Seconds to wait when `tries` had failed before: anything up to min(cap, base · 2^tries).
 
-    `jitter` is a random number in [0, 1). The floor of a tenth of the span keeps a fleet from
-    spinning. Source of the rule: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    `jitter` is a random number in [0, 1). Source of the rule, full jitter: "Exponential Backoff
+    And Jitter", AWS Architecture Blog, 2015.
     """
-    span = min(policy.retry_max_seconds, policy.retry_base_seconds * 2.0 ** min(tries, 30))
-    return float(span * (0.1 + 0.9 * jitter))
+    span = min(backoff.cap_seconds, backoff.base_seconds * 2.0 ** min(tries, _DOUBLINGS))
+    return min(span, max(LEAST_SECONDS, span * jitter))

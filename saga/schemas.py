@@ -14,19 +14,22 @@ from typing import Any, Final
 import msgspec
 
 from saga.events import TokenDeployedMessage
+from saga.failure_event import TokenDeployFailedMessage
 from saga.messages import MESSAGE_TYPE, ModelReadyToDeployMessage
+from saga.model import State
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 DIRECTORY: Final = Path("docs/schemas")
 INBOUND: Final = "model_ready_to_deploy.schema.json"
 OUTBOUND: Final = "token_deployed.schema.json"
+FAILURE: Final = "token_deploy_failed.schema.json"
 
 Schema = dict[str, Any]
 
 
 def schemas() -> dict[str, Schema]:
     """The schemas by file name."""
-    return {INBOUND: _inbound(), OUTBOUND: _outbound()}
+    return {INBOUND: _inbound(), OUTBOUND: _outbound(), FAILURE: _failure()}
 
 
 def _inbound() -> Schema:
@@ -79,6 +82,24 @@ def _outbound() -> Schema:
         "required": [name for name in fields if name not in optional],
         "additionalProperties": False,
     }
+
+
+def _failure() -> Schema:
+    message = _of(TokenDeployFailedMessage)
+    fields = message["properties"]
+    return {
+        **_head(FAILURE, "token_deploy_failed", message["description"]),
+        "type": "object",
+        "properties": {**fields, "failed_in": _failed_in(fields["failed_in"])},
+        "required": list(fields),
+        "additionalProperties": False,
+    }
+
+
+def _failed_in(field: Schema) -> Schema:
+    """The states that have an outcome; msgspec gives an enum's values in a definition apart."""
+    states = [state.value for state in State if not state.terminal]
+    return {"description": field["description"], "enum": states}
 
 
 def _head(name: str, title: str, description: str) -> Schema:

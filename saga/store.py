@@ -16,6 +16,7 @@ def redis_keys(settings: StoreSettings) -> RedisKeys:
         processing=settings.processing_queue,
         outbound=settings.OUTBOUND_QUEUE,
         dead_letters=settings.dead_letter_queue,
+        failures=settings.FAILURE_QUEUE,
         prefix=settings.KEY_PREFIX,
     )
 
@@ -23,9 +24,9 @@ def redis_keys(settings: StoreSettings) -> RedisKeys:
 @asynccontextmanager
 async def open_store(settings: StoreSettings) -> AsyncIterator[tuple[RedisViews, RedisQueue]]:
     """What the operator's commands need of Redis."""
-    client = connect(settings.REDIS_URL.get_secret_value(), retries=0)
+    client = connect(settings.redis, retries=0)
     keys = redis_keys(settings)
-    queue = RedisQueue(settings.REDIS_URL.get_secret_value(), client, keys)
+    queue = RedisQueue(settings.redis, client, keys)
     try:
         yield RedisViews(client, keys), queue
     finally:

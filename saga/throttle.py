@@ -5,11 +5,12 @@ import asyncio
 from saga.errors import HeldError
 from saga.model import Saga
 from saga.ports import Turns
+from saga.slots import Slots
 
 PATIENCE_SECONDS = 5.0
-"""How long a saga waits for its turn with a worker; what comes later is waited for in `due`."""
+"""How long a saga waits for its turn in memory; what comes later is waited for in `due`."""
 WAITERS = 2
-"""So many of them at once: workers are for those that have something to do."""
+"""So many of them at once: the turns after theirs are not soon."""
 EARLY_SECONDS = 0.5
 """`due` is looked at so often: who comes back for a turn comes back a little before it."""
 
@@ -17,8 +18,9 @@ EARLY_SECONDS = 0.5
 class Throttle:
     """One for a process."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, *, slots: Slots | None = None) -> None:
         self._turns = turns
+        self._slots = slots or Slots(1)
         self._waiting = 0
 
     async def turn(self, saga: Saga) -> None:
@@ -35,6 +37,7 @@ class Throttle:
                 )
             self._waiting += 1
             try:
-                await asyncio.sleep(wait)
+                async with self._slots.waiting():
+                    await asyncio.sleep(wait)
             finally:
                 self._waiting -= 1

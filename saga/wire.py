@@ -54,7 +54,7 @@ def decode(raw: bytes) -> Object:
         raise InvalidMessage("message is empty: a JSON object is needed")
     if text[0] == "\ufeff":
         raise InvalidMessage("message starts with a byte order mark: JSON is sent without one")
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _deeper(text):
+    if too_deep(raw):
         raise InvalidMessage(f"message is nested too deep: at most {MAX_DEPTH} levels are read")
     try:
         value: object = _DECODER.decode(text)
@@ -66,6 +66,13 @@ def decode(raw: bytes) -> Object:
     if not isinstance(value, dict):
         raise refusal("message", value, "a JSON object is needed", about_field=False)
     return value
+
+
+def too_deep(raw: bytes) -> bool:
+    """Whether JSON nests deeper than MAX_DEPTH: to be asked before foreign bytes are decoded."""
+    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
+        return False
+    return _deeper(raw.decode("utf-8", "replace"))
 
 
 def text(fields: Object, name: str) -> str:

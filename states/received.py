@@ -29,9 +29,11 @@ def decide(saga: Saga, _fact: Fact | None, policy: Policy) -> Action:
     if saga.claim == saga.id:
         return Advance(model_id=message.model_id)
     if saga.claim_same:
-        return Skip(ErrorClass.DUPLICATE, f"saga {saga.claim} has the same model and content")
+        reason = f"saga {saga.claim} has the same model and content"
+        return Skip(ErrorClass.DUPLICATE, reason, duplicate_of=saga.claim)
     return Fail(
         ErrorClass.CONFLICT,
         f"saga {saga.claim} owns the model with another token_symbol or mlflow_run_id; "
         "a model has one token for ever",
+        conflicts_with=saga.claim,
     )

@@ -27,7 +27,8 @@ def decide(saga: Saga, fact: Fact | None, _policy: Policy) -> Action:
         case RegistryConflict(reason):
             return Fail(ErrorClass.REGISTRY_CONFLICT, reason)
         case ClaimLost(holder):
-            return Fail(ErrorClass.CONFLICT, f"saga {holder} owns the model")
+            reason = f"saga {holder} owns the model"
+            return Fail(ErrorClass.CONFLICT, reason, conflicts_with=holder)
         case TokenExists():
             return Fail(ErrorClass.REGISTRY_CONFLICT, "a token was reported for a registration")
         case action:

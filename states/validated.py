@@ -28,6 +28,7 @@ def decide(saga: Saga, fact: Fact | None, policy: Policy) -> Action:
             return Fail(
                 ErrorClass.CONFLICT,
                 f"saga {holder} took the model over before this one had sent anything",
+                conflicts_with=holder,
             )
         case RegistryConflict(reason):
             return Fail(ErrorClass.REGISTRY_CONFLICT, reason)

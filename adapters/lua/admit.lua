@@ -9,7 +9,8 @@
 local saga, history, due, received, processing, dead, siblings, claim = unpack(KEYS)
 local id, message, owner, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local now = clock()
-local held = redis.call('HMGET', saga, 'state', 'owner', 'message', 'failed_in', 'fence', 'version')
+local held = redis.call('HMGET', saga, 'state', 'owner', 'message', 'failed_in', 'fence', 'version',
+  'discarded')
 local state = held[1]
 
 -- Our own write, sent again after its reply was lost: only a new saga has the fence 1.
@@ -33,6 +34,13 @@ if not state then
   return {'ADMITTED', redis.call('HGETALL', saga)}
 end
 
+-- What an operator discarded comes back by its id or by another message, not by a second copy.
+local discarded = state == 'DEAD_LETTERED' and held[7] and held[3] == message
+if state == 'ACKED' or state == 'SKIPPED' or discarded then
+  redis.call('LREM', processing, 1, message)
+  return {'DUPLICATE', state}
+end
+
 if state == 'DEAD_LETTERED' then
   if not redis.call('LPOS', processing, message) then return {'STOLEN', state} end
   local to = held[4]
@@ -42,18 +50,14 @@ if state == 'DEAD_LETTERED' then
   if holder and holder ~= id and sent == 0 then to = 'RECEIVED' end
   redis.call('HSET', saga, 'state', to, 'owner', owner, 'fence', text(held[5] + 1),
     'version', text(held[6] + 1), 'updated_ms', text(now), 'attempts', '0', 'takeovers', '0',
-    'message', message)
-  redis.call('HDEL', saga, 'error', 'error_class', 'failed_in', 'failed_at', 'claim')
+    'crashes', '0', 'message', message)
+  redis.call('HDEL', saga, 'error', 'error_class', 'failed_in', 'failed_at', 'conflicts_with',
+    'discarded', 'claim')
   redis.call('ZREM', dead, id)
   redis.call('ZADD', ARGV[5] .. to, now, id)
   redis.call('ZADD', due, now + lease, id)
   record(history, now, ARGV[7] .. ',"state":"' .. to .. '"}')
   return {'REOPENED', redis.call('HGETALL', saga)}
-end
-
-if state == 'ACKED' or state == 'SKIPPED' then
-  redis.call('LREM', processing, 1, message)
-  return {'DUPLICATE', state}
 end
 
 -- An active saga keeps one copy of its message in the list; any further one goes.

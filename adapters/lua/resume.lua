@@ -18,15 +18,18 @@ if held[1] ~= 'DEAD_LETTERED' then
   if held[3] ~= '' and lease and tonumber(lease) > now then return 'LEASED' end
 end
 redis.call('HSET', saga, 'state', ARGV[4], 'version', text(held[2] + 1), 'owner', '',
-  'attempts', '0', 'takeovers', '0', 'updated_ms', text(now))
+  'attempts', '0', 'takeovers', '0', 'crashes', '0', 'updated_ms', text(now))
 redis.call('HINCRBY', saga, 'fence', 1)
-redis.call('HDEL', saga, 'error', 'error_class', 'failed_in', 'failed_at', 'op')
+redis.call('HDEL', saga, 'error', 'error_class', 'failed_in', 'failed_at', 'conflicts_with',
+  'discarded', 'op')
 if held[1] == 'DEAD_LETTERED' then
   if ARGV[4] == 'RECEIVED' then redis.call('HDEL', saga, 'claim') end
   redis.call('ZREM', dead, id)
   redis.call('ZADD', to, now, id)
-  if ARGV[5] ~= '' then redis.call('LREM', letters, 1, ARGV[5]) end
-  if not redis.call('LPOS', processing, held[4]) then
+  -- Many are resumed oldest first: each letter is found at its end of the list, not behind all.
+  if ARGV[5] ~= '' then redis.call('LREM', letters, -1, ARGV[5]) end
+  -- A copy that came meanwhile is at the left. One further in is found by the sweep: a duplicate.
+  if not redis.call('LPOS', processing, held[4], 'MAXLEN', 500) then
     redis.call('LPUSH', processing, held[4])
   end
 end

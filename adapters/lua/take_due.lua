@@ -3,7 +3,8 @@
 -- ARGV: owner, lease ms, how many at most, key prefix of sagas, suffix of histories,
 --       history entry
 -- Returns a list of hashes.
--- Invariant: a saga leaves `due` here only when its hash is gone.
+-- Invariants: a saga leaves `due` here only when its hash is gone; `crashes` counts the leases that
+--       ran out since the saga came into its state.
 local due, owner, lease, prefix = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[4]
 local now = clock()
 local taken = {}
@@ -17,7 +18,9 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, AR
     redis.call('HINCRBY', saga, 'fence', 1)
     if held[2] ~= '' then
       redis.call('HINCRBY', saga, 'takeovers', 1)
-      record(saga .. ARGV[5], now, ARGV[6] .. ',"state":"' .. held[1] .. '"}')
+      redis.call('HINCRBY', saga, 'crashes', 1)
+      record(saga .. ARGV[5], now, ARGV[6] .. ',"state":"' .. held[1] .. '","lost":'
+        .. cjson.encode(held[2]) .. '}')
     end
     redis.call('ZADD', due, now + lease, id)
     taken[#taken + 1] = redis.call('HGETALL', saga)

@@ -109,7 +109,12 @@ async def _carry_out(
         if await desk.lane.add_attempt(
             plan.record, attempt, note=note, worker=actor, state=saga.state
         ):
-            stored.append((plan, attempt))
+            count = len(plan.record.attempts) + 1
+            if why := await desk.lane.unsettled(plan.record.nonce, count):
+                result = f"stored and not sent: {why}; the lane's keeper sends it"
+                lines.append(_line(saga, plan, result))
+            else:
+                stored.append((plan, attempt))
         else:
             lines.append(_line(saga, plan, await _changed(desk, plan)))
     results = await _sent(desk, [attempt for _, attempt in stored])

@@ -70,11 +70,12 @@ async def open_desk(settings: Settings) -> AsyncIterator[Desk]:
         signers = await stack.enter_async_context(open_signers(settings))
         rpc = RpcPool(settings.rpc_urls, expected_chain=settings.CHAIN_ID)
         stack.push_async_callback(rpc.close)
-        chain_id, problems = await check_settings(settings, rpc, signers)
+        chain_id, found = await check_settings(settings, rpc, signers)
+        problems = [str(line) for line in found]  # a command does not wait for what is absent
         if of_nodes := [line for line in problems if line.startswith(_NODE_PROBLEM)]:
             raise ConfigError(of_nodes)
         views, _ = await stack.enter_async_context(open_store(settings))
-        lanes = RedisLanes(views.client, redis_keys(settings))
+        lanes = RedisLanes(views.client, redis_keys(settings), durability=settings.REDIS_DURABILITY)
         keys = {each.address: (each, lanes.lane(chain_id, each.address)) for each in signers}
         signer, lane = next(iter(keys.values()))
         yield Desk(

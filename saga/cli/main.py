@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from saga.cli.dlq import dlq_app
+from saga.cli.republish_command import republish
 from saga.errors import ConfigError, SagaError
 from saga.model import State
 
@@ -26,6 +28,7 @@ keys_app = typer.Typer(
     help="The deployer's keys: where they are, what they may do.", no_args_is_help=True
 )
 app.add_typer(keys_app, name="keys")
+app.add_typer(dlq_app, name="dlq")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else.")]
 IdOrModel = Annotated[str, typer.Argument(help="Saga id or model id.")]
@@ -65,11 +68,35 @@ def run(
             help="Address of a former key that is lost: start although it has transactions out.",
         ),
     ] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Refuse to start when Redis or the nodes are away.")
+    ] = False,
 ) -> None:
     """Run the orchestrator until SIGTERM; then finish or release what is in hand."""
     from saga.cli.run import run_orchestrator  # noqa: PLC0415 - commands load what they need
 
-    run_orchestrator(adopt_pending=adopt_pending, abandoned=abandon_key or [])
+    run_orchestrator(adopt_pending=adopt_pending, abandoned=abandon_key or [], wait=not no_wait)
+
+
+@app.command()
+def pause(
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why: shown wherever it matters.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Take no new messages, in any replica, until `saga resume-intake`. Sagas under way go on to
+    their end; messages wait on the inbound list."""
+    from saga.cli.pause import pause_intake  # noqa: PLC0415
+
+    pause_intake(reason, as_json=as_json)
+
+
+@app.command(name="resume-intake")
+def resume_intake(*, as_json: Json = False) -> None:
+    """Take new messages again after `saga pause`."""
+    from saga.cli.pause import resume_intake  # noqa: PLC0415
+
+    resume_intake(as_json=as_json)
 
 
 @app.command()
@@ -123,6 +150,9 @@ def resume(
     from saga.cli.resume import resume_sagas  # noqa: PLC0415
 
     resume_sagas(ids or [], all_=all_, state=state, dry_run=dry_run, as_json=as_json)
+
+
+app.command()(republish)
 
 
 @chain_app.command()

@@ -60,9 +60,12 @@ async def _chosen(
         saga = await views.find(name)
         if saga is None:
             raise UsageError(f"no saga and no model '{safe(name)}'")
+        if saga.discarded is not None and name != saga.id:
+            raise UsageError(f"saga {saga.id} was discarded ({safe(saga.discarded)}): name its id")
         yield saga
     async for saga in views.sagas(states):
-        yield saga
+        if saga.discarded is None:
+            yield saga
 
 
 async def _resume(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
@@ -75,7 +78,8 @@ async def _resume(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
     }
     lines, guard = [], Guard(TABLE)
     async with open_store(load(StoreSettings)) as (views, _):
-        async for saga in _chosen(views, ids, states):
+        # All are read first: what is resumed leaves the index that the pages are read from.
+        for saga in [saga async for saga in _chosen(views, ids, states)]:
             to = await views.resume_target(saga, guard)
             result = "finished: nothing to resume"
             if to is not None:

@@ -20,7 +20,7 @@ RECURSION_LIMIT = 1000
 _log = structlog.get_logger("saga")
 
 
-def run_orchestrator(*, adopt_pending: bool, abandoned: Sequence[str]) -> None:
+def run_orchestrator(*, adopt_pending: bool, abandoned: Sequence[str], wait: bool) -> None:
     """Raises ConfigError before anything is taken."""
     abandoned = [_address(each) for each in abandoned]
     settings = load(Settings)
@@ -30,12 +30,13 @@ def run_orchestrator(*, adopt_pending: bool, abandoned: Sequence[str]) -> None:
     sys.setrecursionlimit(RECURSION_LIMIT)
     configure_logging(settings.LOG_LEVEL, settings.LOG_FORMAT)
     _guard_the_key()
+    replica = run(settings, adopt_pending=adopt_pending, abandoned=abandoned, wait=wait)
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:
-        asyncio.run(run(settings, adopt_pending=adopt_pending, abandoned=abandoned))
+        asyncio.run(replica)
     else:
-        uvloop.run(run(settings, adopt_pending=adopt_pending, abandoned=abandoned))
+        uvloop.run(replica)
 
 
 def _guard_the_key() -> None:

@@ -4,16 +4,19 @@ import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
+from types import MappingProxyType
 
 import msgspec
 from rich.table import Table
 
-from saga.cli.render import console, print_json, styled
+from adapters.redis_intake import RedisIntake
+from saga.backpressure import Reason, stops
+from saga.cli.render import console, print_json, safe, styled
 from saga.config import StoreSettings, load
 from saga.costs import MICRO, Totals
 from saga.fees import GWEI
 from saga.model import State
-from saga.store import open_store
+from saga.store import open_store, redis_keys
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +26,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 
     sagas: Mapping[State, int]
     lists: Mapping[str, int]
+    intake: Mapping[Reason, str]
+    """Why no new messages are taken now; empty when they are. A list of events between 90 % and
+    100 % of OUTBOUND_MAX_DEPTH, that was longer, still stops the replicas and is not told here."""
     deployments: int
     adopted: int
     registrations: int
@@ -48,15 +54,27 @@ def show_stats(*, as_json: bool) -> None:
 
 async def _collect(settings: StoreSettings) -> Stats:
     async with open_store(settings) as (views, _):
-        return stats_of(await views.counts(), await views.depths(), await views.totals())
+        look = await RedisIntake(views.client, redis_keys(settings)).look()
+        return stats_of(
+            await views.counts(),
+            await views.depths(),
+            await views.totals(),
+            stops(look, most=settings.OUTBOUND_MAX_DEPTH, lagging=False),
+        )
 
 
-def stats_of(sagas: Mapping[State, int], lists: Mapping[str, int], totals: Totals) -> Stats:
+def stats_of(
+    sagas: Mapping[State, int],
+    lists: Mapping[str, int],
+    totals: Totals,
+    intake: Mapping[Reason, str] = MappingProxyType({}),
+) -> Stats:
     count = totals.deployments
     fees, usd = _average(totals.fees_gwei, count), _average(totals.usd_micro, totals.priced)
     return Stats(
         sagas=sagas,
         lists=lists,
+        intake=dict(intake),
         deployments=count,
         adopted=totals.adopted,
         registrations=totals.registrations,
@@ -90,6 +108,8 @@ def _print(stats: Stats) -> None:
         lists.add_row(name.replace("_", " "), str(depth))
     out.print(states)
     out.print(lists)
+    for why in [safe(f"stopped ({name}): {why}") for name, why in stats.intake.items()] or ["open"]:
+        out.print(f"intake   {why}", soft_wrap=True)
     out.print(
         f"tokens   {stats.deployments} deployed, {stats.adopted} adopted; "
         f"{stats.registrations} registered"

@@ -64,6 +64,15 @@ async def test_owner(node: Node) -> None:
     assert node.controller(saga.deployment.token) == node.manager
 
 
+async def test_traits(node: Node) -> None:
+    """The token is, in code, content and power, what it is compared with when another made it."""
+    async with chain_side(node, "create2") as side:
+        saga = await side.carry_out(new_saga(MODEL), Step.DEPLOY)
+        assert saga.deployment is not None
+        theirs = await side.history.traits(saga.deployment.token)
+        assert theirs == side.strategy.traits(content_of(saga))
+
+
 async def test_frozen_initcode(node: Node) -> None:
     """The intent keeps the hash of the creation code that is sent, and the address follows."""
     async with chain_side(node, "create2") as side:
@@ -144,6 +153,10 @@ async def test_squatter(node: Node) -> None:
         found = await side.chain.look_up(saga, Step.DEPLOY, message)
     assert isinstance(found, RegistryConflict)
     assert "another owner, controller or code" in found.reason
+    assert found.reason.endswith(
+        f"give it: controller '{STRANGER}' instead of '{node.manager}', "
+        f"owner '{STRANGER}' instead of '{node.manager}'"
+    )
 
 
 async def test_mined_between_two_questions(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

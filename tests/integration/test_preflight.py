@@ -22,6 +22,7 @@ from adapters.redis_client import connect
 from adapters.rpc_pool import RpcPool
 from adapters.strategies import PROXY
 from saga.config import Settings
+from saga.errors import Absence
 from tests.support import proxy as faults
 from tests.support.chain import STRANGER, Node, StrategyName
 from tests.support.proxy import open_proxy
@@ -40,7 +41,7 @@ async def problems(
     node: Node,
     strategy: StrategyName = "manager",
     *,
-    url: str | None = None,
+    url: str | list[str] | None = None,
     expected_chain: int | None = None,
     sender: str = DEV_ACCOUNT,
     registry: str | None = None,
@@ -48,7 +49,8 @@ async def problems(
     finality: bool = False,
 ) -> list[str]:
     """The lines about the chain."""
-    rpc = RpcPool([url or node.url], expected_chain=expected_chain)
+    urls = url if isinstance(url, list) else [url or node.url]
+    rpc = RpcPool(urls, expected_chain=expected_chain)
     try:
         _, lines = await check_chain(
             rpc,
@@ -235,10 +237,40 @@ async def test_redis_is_well(valkey: EmbeddedValkey) -> None:
 
 
 async def test_redis_away() -> None:
-    """Without Redis there is one line, without its password."""
-    assert await redis_problems(f"redis://:secret@127.0.0.1:{free_port()}/0") == [
-        "REDIS_URL: Redis does not answer (ConnectionError); is it running there?"
-    ]
+    """Without Redis there is one line, without its password, and it is one to wait for."""
+    found = await redis_problems(f"redis://:secret@127.0.0.1:{free_port()}/0")
+    assert found == ["REDIS_URL: Redis does not answer (ConnectionError); is it running there?"]
+    assert isinstance(found[0], Absence)
+
+
+async def test_redis_loading() -> None:
+    """A Redis that still reads its data is one to wait for."""
+    async with redis_that_says("redis_version:7.2.0\r\nloading:1\r\n") as url:
+        (line,) = await redis_problems(url)
+    assert line == "REDIS_URL: Redis is loading its data; it will answer when it has it"
+    assert isinstance(line, Absence)
+
+
+async def test_another_server(node: Node) -> None:
+    """Where something else answers than Redis, there is nothing to wait for."""
+    (line,) = await redis_problems(node.url.replace("http://", "redis://"))
+    assert line.startswith("REDIS_URL: Redis does not answer (")
+    assert not isinstance(line, Absence)
+
+
+@pytest.mark.parametrize(
+    ("status", "waits"), [(401, False), (404, False), (429, True), (503, True)]
+)
+async def test_node_refuses(node: Node, status: int, *, waits: bool) -> None:
+    """An endpoint that answers, and not as a node does, is nothing to wait for; one that says "not
+    now" is, and so is another that is away."""
+    away = f"http://127.0.0.1:{free_port()}"
+    async with open_proxy(node.url) as proxy:
+        proxy.always("eth_chainId", faults.answer(b"no", status=status))
+        (line,) = await problems(node, url=proxy.url)
+        assert isinstance(line, Absence) is waits
+        (line,) = await problems(node, url=[proxy.url, away])
+        assert isinstance(line, Absence)
 
 
 async def test_evicting_redis(valkey: EmbeddedValkey) -> None:
@@ -308,7 +340,7 @@ def test_run_says_everything_at_once(node: Node, tmp_path: Path) -> None:
         "PYTHONPATH": str(ROOT),
     }
     run = subprocess.run(
-        [sys.executable, "-m", "saga", "run"],
+        [sys.executable, "-m", "saga", "run", "--no-wait"],
         env=inherited | node.contracts | given,
         cwd=tmp_path,
         capture_output=True,

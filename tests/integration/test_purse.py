@@ -15,10 +15,10 @@ from adapters.rpc_pool import RpcPool
 from adapters.signer import Signer
 from adapters.watcher import BlockWatcher
 from adapters.watches import Settled
-from saga.app import readiness
 from saga.facts import Stranded
 from saga.fees import ETHER
 from saga.model import Step
+from saga.start import readiness
 from tests.support.chain import (
     STRANGER,
     STRANGER_KEY,

@@ -6,9 +6,11 @@ import msgspec
 import pytest
 
 from adapters.embedded import EmbeddedValkey
+from adapters.redis_dlq import RedisDeadLetters
 from saga.costs import Totals
 from saga.errors import TamperedError
 from saga.model import Saga, State, Step
+from saga.ports import Change
 from tests.integration.lua.store import (
     Corner,
     advance,
@@ -192,9 +194,17 @@ async def test_only_golden_fields(corner: Corner) -> None:
         saga = await walk(worker, given.saga, state)
     await corner.lapse(saga)
     (saga,) = await worker.take_due(1)
-    await fail(worker, saga)
+    taken = await corner.client.hgetall(corner.keys.saga(saga.id))  # what the next move drops
+    why = {"error": "no", "error_class": "conflict"}
+    owner = {"duplicate_of": "a" * 32, "conflicts_with": "b" * 32}
+    after = msgspec.structs.replace(saga, **why, **owner)
+    await worker.move(saga, State.DEAD_LETTERED, Change(saga=after, ack=True, dead_letter=True))
+    letters = RedisDeadLetters(corner.client, corner.keys)
+    (letter,) = [entry.letter async for entry in letters.entries()]
+    dead = await corner.read(saga)
+    assert await letters.discard(dead, letter, reason="withdrawn", actor="operator") == "OK"
     fields = await corner.client.hgetall(corner.keys.saga(saga.id))
-    assert {name.decode() for name in fields} == set(GOLDEN["hash"])
+    assert {name.decode() for name in fields | taken} == set(GOLDEN["hash"])
     assert fields[b"schema"].decode() == GOLDEN["schema"]
 
 

@@ -100,7 +100,12 @@ def key_parts() -> set[str]:
         keys.index_prefix,
         keys.claim("\n"),
         keys.sagas_of("\n"),
+        keys.event("\n"),
+        keys.republishing("\n"),
         keys.price("\n"),
+        keys.pause,
+        keys.probe,
+        keys.alert("\n", "\n"),
         keys.nonce(0, "\n", 0),
     ]
     parts = {part for key in built for part in re.split(r"\n|0:|0$", key)}
@@ -127,9 +132,14 @@ def test_key_parts_known() -> None:
         "state:",
         "model:",
         "sagas-of:",
+        "event:",
+        "republish:",
         "lane:",
         ":nonce:",
         "price:",
+        "alert:",
+        "pause",
+        "probe",
     }
     assert key_parts() == parts
 
@@ -174,6 +184,7 @@ def test_settings_in_readme(capsys: pytest.CaptureFixture[str]) -> None:
 
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today"}
 TELL_THE_TIME = {
+    "adapters/alerts.py": "when an alert was signed",
     "adapters/otel.py": "when spans begin and end",
     "adapters/redis_codec.py": "when a dead letter was written",
 }

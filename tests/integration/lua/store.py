@@ -122,7 +122,12 @@ class Worker(RedisJournal):
     """A journal whose script answers can be seen and whose calls can be repeated."""
 
     def __init__(self, client: "Redis", keys: RedisKeys, worker: str, **options: Any) -> None:
-        defaults = {"lease_seconds": 60.0, "retention_seconds": 0.0, "max_in_flight": 0}
+        defaults: dict[str, Any] = {
+            "lease_seconds": 60.0,
+            "retention_seconds": 0.0,
+            "max_in_flight": 0,
+            "network": "localhost",
+        }
         super().__init__(client, keys, worker=worker, **(defaults | options))
         self.scripts = Recorder(client)
         self._scripts = self.scripts
@@ -166,6 +171,7 @@ class Corner:
             processing=f"{self.tag}:in:processing",
             outbound=f"{self.tag}:out",
             dead_letters=f"{self.tag}:in:dlq",
+            failures=f"{self.tag}:failed",
             prefix=f"{self.tag}:saga:",
         )
         self.views = RedisViews(client, self.keys)

@@ -153,7 +153,9 @@ async def test_reopened(corner: Corner, failed_in: State) -> None:
     worker = corner.worker(lease_seconds=60)
     saga = await corner.begin_in(worker, failed_in)
     dead = await fail(worker, saga)
-    await corner.client.hset(corner.keys.saga(saga.id), mapping={"claim": "x", "takeovers": 2})
+    await corner.client.hset(
+        corner.keys.saga(saga.id), mapping={"claim": "x", "takeovers": 2, "crashes": 2}
+    )
     await corner.deliver(saga.message)
     other = corner.worker("w2", lease_seconds=60)
     reopened = (await corner.admit(other, saga.message)).saga
@@ -162,7 +164,8 @@ async def test_reopened(corner: Corner, failed_in: State) -> None:
     assert reopened is not None
     assert (reopened.state, reopened.version) == (failed_in, dead.version + 1)
     assert (reopened.lease.owner, reopened.lease.fence) == ("w2.1", dead.lease.fence + 1)
-    assert (reopened.attempts, reopened.takeovers, reopened.resumed) == (0, 0, True)
+    assert (reopened.attempts, reopened.takeovers, reopened.crashes) == (0, 0, 0)
+    assert reopened.resumed
     assert (reopened.error, reopened.error_class, reopened.claim) == (None, None, None)
     assert (reopened.failed_in, reopened.failed_at) == (None, None)
     assert await corner.indexes(saga) == [failed_in]

@@ -33,7 +33,7 @@ async def test_dead_letter(corner: Corner, failed_in: State) -> None:
     stored = await corner.read(saga)
     assert (stored.state, stored.version) == (failed_in, saga.version + 1)
     assert (stored.lease.owner, stored.lease.fence) == ("", saga.lease.fence + 1)
-    assert (stored.attempts, stored.takeovers) == (0, 0)
+    assert (stored.attempts, stored.takeovers, stored.crashes) == (0, 0, 0)
     assert (stored.error, stored.error_class) == (None, None)
     assert (stored.failed_in, stored.failed_at) == (None, None)
     assert await corner.indexes(saga) == [failed_in]
@@ -64,6 +64,27 @@ async def test_message_already_there(corner: Corner) -> None:
     await corner.deliver(saga.message)
     await corner.views.resume(saga, State.VALIDATED, actor="operator")
     assert await corner.listed(corner.keys.processing) == [saga.message]
+
+
+async def test_message_far_in(corner: Corner) -> None:
+    """Resuming looks for a copy only where it would be new: one further in is a duplicate later."""
+    worker = corner.worker()
+    saga = await dead(corner)
+    others = [message(f"other-{n}") for n in range(500)]
+    await corner.deliver(saga.message, *others)
+    await corner.views.resume(saga, State.VALIDATED, actor="operator")
+    assert (await corner.listed(corner.keys.processing)).count(saga.message) == 2
+    assert (await corner.admit(worker, saga.message)).duplicate
+    assert (await corner.listed(corner.keys.processing)).count(saga.message) == 1
+
+
+async def test_given_letter(corner: Corner) -> None:
+    """A letter whose bytes are known is removed as it is, whatever release wrote it."""
+    saga = await dead(corner)
+    await corner.client.delete(corner.keys.dead_letters)
+    await corner.client.lpush(corner.keys.dead_letters, b"older", b"other")
+    await corner.views.resume(saga, State.VALIDATED, actor="operator", letter=b"older")
+    assert await corner.listed(corner.keys.dead_letters) == [b"other"]
 
 
 async def test_own_letter(corner: Corner) -> None:

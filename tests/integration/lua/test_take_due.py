@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from saga.model import State
-from tests.integration.lua.store import Corner, message, walk
+from tests.integration.lua.store import Corner, advance, message, walk
 
 
 async def test_leased_away(corner: Corner) -> None:
@@ -30,7 +30,8 @@ async def test_taken_over(corner: Corner) -> None:
     assert before + 60_000 <= due <= after + 60_000
     entry = (await corner.views.history(saga.id))[-1]
     assert (entry.kind, entry.worker, entry.state) == ("taken", "w2", State.REGISTERED)
-    assert entry.note == "the lease of its worker ran out"
+    assert (entry.note, entry.lost) == ("the lease of its worker ran out", saga.lease.owner)
+    assert await other.lost_leases(saga) == [saga.lease.owner]
     assert await corner.indexes(saga) == [State.REGISTERED]
     assert await walk(other, taken, State.ACKED)
 
@@ -59,7 +60,8 @@ async def test_given_up(corner: Corner, given_up: str) -> None:
         await worker.release([saga])
     before = await corner.views.history(saga.id)
     (taken,) = await corner.worker("w2").take_due(1)
-    assert (taken.takeovers, taken.lease.fence) == (0, saga.lease.fence + 1)
+    assert (taken.takeovers, taken.crashes) == (0, 0)
+    assert taken.lease.fence == saga.lease.fence + 1
     assert await corner.views.history(saga.id) == before
 
 
@@ -69,7 +71,38 @@ async def test_each_takeover_counts(corner: Corner) -> None:
     for count in (1, 2, 3):
         await corner.lapse(saga)
         (taken,) = await corner.worker(f"w{count}").take_due(1)
-        assert (taken.takeovers, taken.lease.fence) == (count, count + 1)
+        assert (taken.takeovers, taken.crashes) == (count, count)
+        assert taken.lease.fence == count + 1
+
+
+@pytest.mark.parametrize("to", [State.VALIDATED, State.DEAD_LETTERED, State.SKIPPED])
+async def test_crashes_of_a_state(corner: Corner, to: State) -> None:
+    """Crashes are counted anew in each state; takeovers are not."""
+    worker = corner.worker()
+    await corner.lapse(await corner.begin(worker))
+    (taken,) = await worker.take_due(1)
+    moved = await advance(worker, taken, to)
+    stored = await corner.read(taken)
+    assert (moved.takeovers, moved.crashes) == (stored.takeovers, stored.crashes) == (1, 0)
+
+
+async def test_writes_within_a_state_keep_crashes(corner: Corner) -> None:
+    """What a worker does without moving the saga says nothing of what it dies of next."""
+    worker = corner.worker()
+    await corner.lapse(await corner.begin(worker))
+    (taken,) = await worker.take_due(1)
+    await worker.postpone(taken, seconds=0, attempts=1, error="later")
+    assert (await corner.read(taken)).crashes == 1
+
+
+async def test_crashes_of_a_hash_without(corner: Corner) -> None:
+    """A hash of an earlier release, which has no such field, counts from nothing."""
+    saga = await corner.begin(corner.worker())
+    await corner.client.hset(corner.keys.saga(saga.id), "takeovers", 9)
+    assert (await corner.read(saga)).crashes == 0
+    await corner.lapse(saga)
+    (taken,) = await corner.worker("w2").take_due(1)
+    assert (taken.takeovers, taken.crashes) == (10, 1)
 
 
 async def test_limit(corner: Corner) -> None:

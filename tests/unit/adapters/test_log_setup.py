@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import structlog
 
-from adapters.log_setup import configure_logging, redact
+from adapters.log_setup import configure_logging
+from saga.redaction import redact
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe512961708279b1d4f1d6b2f0a1c3e5"
 HASH = "0x" + "ab" * 32

@@ -77,12 +77,16 @@ SAGA = Saga(
     model_id="model_1",
     attempts=2,
     takeovers=1,
+    crashes=1,
     error="reverted: no role",
     error_class="reverted",
     failed_in=State.TOKEN_DEPLOYED,
     failed_at="2023-11-14T22:13:29.456Z",
+    discarded="its model was withdrawn",
     claim="0123456789abcdef0123456789abcdef",
     claim_same=True,
+    duplicate_of="0011223344556677fedcba9876543210",
+    conflicts_with="fedcba9876543210fedcba9876543210",
     content="77" * 32,
     deploy=intent(Step.DEPLOY, 5, ""),
     register=intent(Step.REGISTER, 6, "0x02f8"),
@@ -151,8 +155,13 @@ def test_golden_keys() -> None:
         "due": keys.due,
         "index": keys.index(State.RECEIVED),
         "claim": keys.claim("model_1"),
+        "event": keys.event(SAGA.id),
+        "events": keys.events,
+        "audit": keys.audit,
         "sagas_of": keys.sagas_of("model_1"),
         "totals": keys.totals,
+        "pause": keys.pause,
+        "probe": keys.probe,
         "lane": keys.lane(31337, SENDER),
         "lanes": keys.lanes,
         "lanes_listed": keys.lanes_listed,
@@ -232,8 +241,10 @@ def test_golden_history() -> None:
 
 def test_least() -> None:
     """A hash with the fields of an admission alone is a saga with everything else unset."""
-    optional = {*codec._TEXTS, *codec._STRUCTS, "op", "attempts", "takeovers", "failed_in"}
-    names = set(GOLDEN["hash"]) - optional - {"claim_same", "gas_used", "fees_wei", "left"}
+    optional = {*codec._TEXTS, *codec._STRUCTS, "op", "attempts", "takeovers", "crashes"}
+    names = (
+        set(GOLDEN["hash"]) - optional - {"failed_in", "claim_same", "gas_used", "fees_wei", "left"}
+    )
     assert codec.decode({name.encode(): HASH[name.encode()] for name in names}) == Saga(
         id=SAGA.id,
         state=SAGA.state,
@@ -333,6 +344,7 @@ sagas = st.builds(
     model_id=optional,
     attempts=counts,
     takeovers=counts,
+    crashes=counts,
     error=optional,
     error_class=optional,
     failed_in=st.none() | st.sampled_from(State),

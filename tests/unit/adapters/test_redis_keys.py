@@ -23,6 +23,12 @@ def everything(found: RedisKeys) -> list[str]:
         found.price("x"),
         found.price("y"),
         found.totals,
+        found.pause,
+        found.probe,
+        found.event("x"),
+        found.events,
+        found.republishing("x"),
+        found.audit,
         found.lanes,
         found.lanes_listed,
         found.lane(1, "0xAB"),
@@ -47,6 +53,7 @@ def test_scripts_build_the_same() -> None:
     """What scripts build from prefix and suffix are the keys that are built here."""
     found = keys("p:")
     assert found.saga_prefix + "id-1" == found.saga("id-1")
+    assert found.event_prefix + "id-1" == found.event("id-1")
     assert found.saga("id-1") + found.HISTORY_SUFFIX == found.history("id-1")
     assert all(found.index_prefix + state == found.index(state) for state in State)
 

@@ -67,6 +67,19 @@ def test_a_dead_letter_is_accounted_for() -> None:
     assert audit(evidence) == []
 
 
+def test_a_discarded_saga_is_accounted_for() -> None:
+    """A saga that an operator has discarded is no loss; letters of others are nobody's."""
+    discarded = msgspec.structs.replace(saga(State.DEAD_LETTERED), discarded="withdrawn")
+    evidence = msgspec.structs.replace(
+        CLEAN,
+        sagas={SAGA_ID: discarded},
+        contracts={},
+        events=[],
+        dead_letters=[b"\xff", b"[]", b'{"saga_id": 5}', b"[" * 100_000],
+    )
+    assert audit(evidence) == []
+
+
 @pytest.mark.parametrize(
     ("change", "finding"),
     [

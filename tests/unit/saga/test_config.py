@@ -10,7 +10,7 @@ import pytest
 from saga.config import Settings, StoreSettings, load
 from saga.errors import ConfigError
 from saga.fees import GWEI, Limits
-from saga.policy import Policy
+from saga.policy import Override, Policy
 from saga.settings_table import settings_table
 from saga.signer_settings import BESIDE, SOURCES
 
@@ -26,9 +26,41 @@ GIVEN = {
 }
 MALFORMED = [
     ("REDIS_URL", SECRET, "must begin with redis://, rediss:// or unix://"),
+    ("REDIS_URL", f"http://{SECRET}", "must begin with redis://"),
+    ("REDIS_URL", f"redis://:{SECRET}@host:x{SECRET}/0", "no port that is a number"),
+    ("REDIS_URL", f"redis://:{SECRET}@host:0/0", "no port that is a number"),
+    ("REDIS_URL", f"redis://:{SECRET}/0@host:6379/0", "no port that is a number"),
+    ("REDIS_URL", f"redis://:{SECRET}@host/{SECRET}", "a database that is no number"),
+    ("REDIS_URL", f"redis://:{SECRET}@host?db={SECRET}", "a database that is no number"),
+    ("REDIS_URL", f"redis://:{SECRET}#1@host/0", "has a #"),
+    ("REDIS_URL", f"redis://:{SECRET}@[::1/0", "cannot be read as a URL"),
+    ("REDIS_URL", f"redis://:{SECRET}@a:1,b:2/0", "begin with redis+sentinel://"),
+    ("REDIS_URL", f"rediss://:{SECRET}@a/0?ssl_cert_reqs=none", "has an ssl_ option"),
+    ("REDIS_URL", "unix://", "no path of a socket"),
+    ("REDIS_URL", f"redis+sentinel://:{SECRET}@a/main", "has no port that is a number"),
+    ("REDIS_URL", f"redis+sentinel://:{SECRET}@a:1,b/main", "sentinel 2 of 2: has no port"),
+    ("REDIS_URL", f"redis+sentinel://:{SECRET}@a:1,:2/main", "sentinel 2 of 2: has no host"),
+    ("REDIS_URL", f"redis+sentinel://:{SECRET}@a:1,a:1/main", "the same sentinel twice"),
+    ("REDIS_URL", f"redis+sentinel://:{SECRET}@a:1", "has no name of the primary"),
+    ("REDIS_URL", f"redis+sentinel://:{SECRET}@a:1//0", "has no name of the primary"),
+    ("REDIS_URL", f"redis+sentinel://:{SECRET}@a:1/main/x", "a database that is no number"),
+    ("REDIS_URL", f"redis+sentinel://:{SECRET}@a:1/main/0/1", "more than a name"),
+    ("REDIS_URL", f"redis+sentinel://a:1/main?password={SECRET}", "neither sentinel_username"),
+    (
+        "REDIS_URL",
+        f"rediss+sentinel://a:1/main?sentinel_password={SECRET}&sentinel_password=b",
+        "the same option twice",
+    ),
+    ("REDIS_CA_FILE", "", "at least 1 character"),
+    ("REDIS_CERT_FILE", "", "at least 1 character"),
+    ("REDIS_KEY_FILE", "", "at least 1 character"),
+    ("REDIS_REQUIRE_TLS", "perhaps", "valid boolean"),
+    ("REDIS_DURABILITY", "always", "'none', 'aof' or 'replica'"),
     ("INBOUND_QUEUE", "", "at least 1 character"),
     ("OUTBOUND_QUEUE", "", "at least 1 character"),
+    ("FAILURE_QUEUE", "", "at least 1 character"),
     ("KEY_PREFIX", "", "at least 1 character"),
+    ("OUTBOUND_MAX_DEPTH", "-1", "greater than or equal to 0"),
     ("LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
     ("LOG_FORMAT", "xml", "'json' or 'console'"),
     ("WEB3_PROVIDER_URL", SECRET, "must begin with http://, https://, ws:// or wss://"),
@@ -91,15 +123,27 @@ MALFORMED = [
     ("MAX_RETRIES", "-1", "greater than or equal to 0"),
     ("RETRY_BASE_SECONDS", "0", "greater than 0"),
     ("RETRY_MAX_SECONDS", "0", "greater than 0"),
+    ("RETRY_OVERRIDES", "VALIDATED:max=many", "max=many for VALIDATED; it must be a whole number"),
+    ("MAX_CRASHES", "-1", "greater than or equal to 0"),
     ("DEPLOYMENT_TIMEOUT", "nan", "finite"),
     ("WORKER_POOL_SIZE", "0", "greater than or equal to 1"),
     ("LEASE_SECONDS", "0.5", "greater than or equal to 1"),
     ("SHUTDOWN_GRACE_SECONDS", "2", "greater than or equal to 3"),
     ("SAGA_RETENTION", "-1", "greater than or equal to 0"),
+    ("EVENT_RETENTION", "-1", "greater than or equal to 0"),
+    ("ALERT_WEBHOOK_URL", SECRET, "must begin with http:// or https://"),
+    ("ALERT_WEBHOOK_URL", f"https://a:{SECRET}", "no port that is a number"),
+    ("ALERT_WEBHOOK_SECRET", SECRET, "must have at least 16 characters"),
+    ("ALERT_QUEUE_DEPTH", "-1", "greater than or equal to 0"),
+    ("ALERT_STALL_MINUTES", "-1", "greater than or equal to 0"),
+    ("ALERT_STALL_MINUTES", "inf", "finite"),
+    ("ALERT_REPEAT_MINUTES", "0", "greater than 0"),
     ("HTTP_PORT", "65536", "less than or equal to 65535"),
 ]
-FREE = {"PROCESSING_QUEUE", "DLQ_NAME"}
+FREE = {"PROCESSING_QUEUE", "DLQ_NAME", "APP_ENV"}
 """Any text is right: empty is the default."""
+TLS = {"REDIS_CA_FILE", "REDIS_CERT_FILE", "REDIS_KEY_FILE", "REDIS_REQUIRE_TLS", "APP_ENV"}
+"""What needs an encrypted REDIS_URL, and files that are there: see test_redis_settings.py."""
 PATHS = {
     "DEPLOYER_PRIVATE_KEY_FILE",
     "DEPLOYER_PRIVATE_KEYS_FILE",
@@ -189,6 +233,8 @@ def test_examples_accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, example)
     if name in SOURCES and name != "DEPLOYER_PRIVATE_KEY":
         monkeypatch.delenv("DEPLOYER_PRIVATE_KEY")
+    if name.startswith("ALERT_") and name != "ALERT_WEBHOOK_URL":
+        monkeypatch.setenv("ALERT_WEBHOOK_URL", "https://alerts.example")
     if name == "NATIVE_TOKEN_USD_PATH":
         monkeypatch.setenv("NATIVE_TOKEN_USD_URL", "https://prices.example")
     for source, beside in BESIDE.items():
@@ -196,7 +242,8 @@ def test_examples_accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv("DEPLOYER_PRIVATE_KEY", raising=False)
             for other in {source, *beside} - {name}:
                 monkeypatch.setenv(other, (Settings.model_fields[other].examples or [""])[0])
-    assert getattr(load(Settings), name) is not None
+    found = Settings() if name in TLS else load(Settings)
+    assert getattr(found, name) is not None
 
 
 def test_secrets_hidden() -> None:
@@ -246,6 +293,23 @@ def test_path_into_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_RETRIES", "-1")
     assert told in problems()
     assert len(problems()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALERT_WEBHOOK_SECRET", SECRET * 3),
+        ("ALERT_QUEUE_DEPTH", "5"),
+        ("ALERT_STALL_MINUTES", "0.5"),
+    ],
+)
+def test_alerts_to_nowhere(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for an alert without saying where to send it would believe to be told."""
+    monkeypatch.setenv(name, value)
+    told = f"{name} means nothing without ALERT_WEBHOOK_URL; set both or neither"
+    assert problems() == [told]
+    monkeypatch.setenv("ALERT_WEBHOOK_URL", f"https://hooks.example/{SECRET}")
+    assert SECRET not in repr(load(Settings))
 
 
 def test_price_url(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,6 +407,8 @@ def test_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_RETRIES", "5")
     monkeypatch.setenv("RETRY_BASE_SECONDS", "2")
     monkeypatch.setenv("RETRY_MAX_SECONDS", "20")
+    monkeypatch.setenv("RETRY_OVERRIDES", "REGISTERED:max=0")
+    monkeypatch.setenv("MAX_CRASHES", "7")
     assert load(Settings).policy("sepolia") == Policy(
         network="sepolia",
         min_improvement_percent=0.5,
@@ -350,6 +416,8 @@ def test_policy(monkeypatch: pytest.MonkeyPatch) -> None:
         max_retries=5,
         retry_base_seconds=2.0,
         retry_max_seconds=20.0,
+        retry_overrides={"REGISTERED": Override(max_retries=0)},
+        max_crashes=7,
     )
 
 
@@ -367,6 +435,7 @@ def test_table_complete() -> None:
     ("name", "value", "other"),
     [
         ("OUTBOUND_QUEUE", "hokusai:model_ready_queue", "INBOUND_QUEUE"),
+        ("FAILURE_QUEUE", "hokusai:token_deployed_queue", "OUTBOUND_QUEUE"),
         ("PROCESSING_QUEUE", "hokusai:token_deployed_queue", "OUTBOUND_QUEUE"),
         ("DLQ_NAME", "hokusai:model_ready_queue:processing", "PROCESSING_QUEUE"),
     ],

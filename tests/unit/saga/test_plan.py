@@ -20,7 +20,7 @@ from saga.facts import (
 )
 from saga.messages import ModelReadyToDeployMessage
 from saga.model import Intent, Saga, State, Step
-from saga.plan import Plan, plan
+from saga.plan import Plan, outlook, plan
 from saga.ports import Asked, Found, Lane, Watched
 from states.table import TABLE
 from tests.support.sagas import (
@@ -233,3 +233,48 @@ async def test_publish() -> None:
     assert published == Plan("would publish the event and acknowledge", sends=False)
     assert acknowledged == Plan("would acknowledge the message", sends=False)
     assert chain.questions == []
+
+
+async def foreseen(saga: Saga, chain: Told) -> Plan:
+    return await outlook(saga, TABLE, chain, Claimed(), POLICY)
+
+
+@pytest.mark.parametrize("state", [State.REGISTERED, State.PUBLISHED])
+async def test_outlook_complete(state: State) -> None:
+    """A saga whose token stands in the registry is complete on the chain: the outlook says so."""
+    found = await foreseen(make(state), Told(ChainError("asked for nothing")))
+    assert (found.complete, found.sends) == (True, False)
+    assert found.what.startswith(
+        f"complete on the chain: token {TOKEN}, registered in block {LATER.block_number}; would "
+    )
+
+
+async def test_outlook_adopts_all() -> None:
+    """An entry that is found completes the work: what remains is to publish."""
+    found = await foreseen(make(State.TOKEN_DEPLOYED), Told(EntryExists(REGISTRATION)))
+    assert (found.complete, found.sends) == (True, False)
+    assert found.what.endswith("would publish the event and acknowledge")
+
+
+async def test_outlook_goes_on() -> None:
+    """Past what is there, the outlook says what would be sent."""
+
+    class Half(Told):
+        async def look_up(
+            self, saga: Saga, step: Step, message: ModelReadyToDeployMessage
+        ) -> Found:
+            return TOKEN_EXISTS if step is Step.DEPLOY else Absent(CALL)
+
+    found = await foreseen(make(State.RECEIVED), Half(ChainError("")))
+    assert (found.complete, found.sends) == (False, True)
+    assert f"would adopt token {TOKEN}" in found.what
+    assert "; would sign and send: register" in found.what
+
+
+@pytest.mark.parametrize(
+    "found", [Absent(CALL), ChainUnavailableError("away"), RegistryConflict("x")]
+)
+async def test_outlook_is_plan(found: Found | Exception) -> None:
+    """Where nothing is there, an outlook is a plan."""
+    saga = make(State.TOKEN_DEPLOYED)
+    assert await foreseen(saga, Told(found)) == await planned(saga, Told(found))

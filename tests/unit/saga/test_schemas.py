@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from saga.schemas import INBOUND, OUTBOUND, main, schemas
+from saga.schemas import FAILURE, INBOUND, OUTBOUND, main, schemas
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "messages"
@@ -27,7 +27,7 @@ def changed(sample: dict[str, Any], changes: dict[str, object]) -> dict[str, Any
     return {k: v for k, v in {**sample, **changes}.items() if v is not DROP}
 
 
-@pytest.mark.parametrize("name", [INBOUND, OUTBOUND])
+@pytest.mark.parametrize("name", [INBOUND, OUTBOUND, FAILURE])
 def test_valid_schema(name: str) -> None:
     """Each schema is valid by its own draft and names itself without a host."""
     schema = schemas()[name]
@@ -140,6 +140,42 @@ def test_outbound_accepts(changes: dict[str, object]) -> None:
 def test_outbound_refuses(changes: dict[str, object]) -> None:
     """The outbound schema knows every field and allows no other."""
     assert not accepts(OUTBOUND, changed(OUT, changes))
+
+
+FAILED = json.loads((GOLDEN / "token_deploy_failed.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model_id": None, "message_id": None, "trace_id": None},
+        {"transaction_hashes": [], "attempts": 0, "error": ""},
+    ],
+)
+def test_failure_accepts(changes: dict[str, object]) -> None:
+    """The schema of failures accepts the sample, also of a message that names no model."""
+    assert accepts(FAILURE, changed(FAILED, changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: DROP} for name in FAILED),
+        {"event_type": "token_deployed"},
+        {"message_version": "1.1"},
+        {"failed_in": "ACKED"},
+        {"saga_id": "x"},
+        {"attempts": -1},
+        {"transaction_hashes": ["0x12"]},
+        {"failed_at": "2024-01-27T10:01:30Z"},
+        {"trace_id": "4bf9"},
+        {"original_message": "{}"},
+    ],
+)
+def test_failure_refuses(changes: dict[str, object]) -> None:
+    """The schema of failures knows every field and allows no other: no message, no secret."""
+    assert not accepts(FAILURE, changed(FAILED, changes))
 
 
 def test_committed() -> None:

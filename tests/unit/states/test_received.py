@@ -56,6 +56,7 @@ def test_claim_same() -> None:
     assert isinstance(action, Skip)
     assert action.error_class is ErrorClass.DUPLICATE
     assert OTHER in action.reason
+    assert action.duplicate_of == OTHER
 
 
 def test_claim_different() -> None:
@@ -64,6 +65,7 @@ def test_claim_different() -> None:
     assert isinstance(action, Fail)
     assert action.error_class is ErrorClass.CONFLICT
     assert OTHER in action.reason
+    assert action.conflicts_with == OTHER
 
 
 def test_facts_ignored() -> None:
