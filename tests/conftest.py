@@ -3,8 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from adapters.embedded import EmbeddedAnvil, EmbeddedHardhat, EmbeddedValkey
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured_logs() -> None:
+    """Each test logs as a process that has configured nothing, whatever the one before did."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -125,6 +125,7 @@ def test_stats_of_a_fresh_redis(fleet_of: MakeFleet) -> None:
     assert json.loads(ended.stdout) == {
         "sagas": {state.value: 0 for state in State},
         "lists": {"inbound": 0, "processing": 0, "outbound": 0, "dead_letters": 0},
+        "intake": {},
         "deployments": 0,
         "adopted": 0,
         "registrations": 0,

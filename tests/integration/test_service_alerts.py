@@ -34,6 +34,7 @@ async def test_a_dead_letter_is_told_once(service_node: Node, fleet_of: MakeFlee
         hook.answers = [says(500), says(200)]
         fleet = fleet_of(ALERT_WEBHOOK_URL=hook.url, ALERT_WEBHOOK_SECRET=SECRET)
         fleet.start_measured()
+        await fleet.until_started()  # a free port is free until somebody takes it
         fleet.start_measured()
         await fleet.until_started()
         set_registrar(service_node, granted=False)
