@@ -35,7 +35,9 @@ _log = structlog.get_logger("saga.alerts")
 class Claims(Protocol):
     """What is told once for all replicas. Methods raise StoreUnavailableError."""
 
-    async def first(self, alert: Alert) -> bool: ...
+    async def held(self, alert: Alert) -> float: ...
+
+    async def told(self, alert: Alert) -> None: ...
 
     async def forget(self, alert: Alert) -> None: ...
 
@@ -115,23 +117,26 @@ class AlertSender:
 
     async def _tell(self, alert: Alert) -> None:
         """SIDE EFFECTS: HTTP requests, the claim, counts; a line of the log when things change."""
-        if not await self._is_ours(alert):
+        held_seconds = await self._held(alert)
+        if held_seconds > 0:
+            self._repeats.defer(alert, self._monotonic() + held_seconds)
             self._meter(alert.kind.value, "elsewhere")
             return
-        if await self._deliver(alert):
-            self._meter(alert.kind.value, "sent")
-            return
+        delivered = await self._deliver(alert)
         if self._claims is not None:
             with suppress(StoreUnavailableError):
-                await self._claims.forget(alert)
-        self._lost(alert, "failed")
+                await (self._claims.told(alert) if delivered else self._claims.forget(alert))
+        if delivered:
+            self._meter(alert.kind.value, "sent")
+        else:
+            self._lost(alert, "failed")
 
-    async def _is_ours(self, alert: Alert) -> bool:
+    async def _held(self, alert: Alert) -> float:
         """Without Redis, better twice than never."""
         try:
-            return self._claims is None or await self._claims.first(alert)
+            return 0.0 if self._claims is None else await self._claims.held(alert)
         except StoreUnavailableError:
-            return True
+            return 0.0
 
     async def _deliver(self, alert: Alert) -> bool:
         """Try until it is taken, refused for good, or has been tried often enough."""

@@ -13,7 +13,7 @@ import structlog
 
 from adapters.fee_oracle import FeeOracle
 from adapters.lane_memory import LaneMemory
-from adapters.lane_nodes import LaneNodes
+from adapters.lane_nodes import Gift, LaneNodes
 from adapters.metrics import LaneMeter
 from adapters.redis_lane import Glance, RedisLane, Standing
 from adapters.rpc_pool import RpcPool
@@ -204,13 +204,19 @@ class Keeper:
         states = await self._lane.states([out.saga_id for out in outs])
         seen = await self._nodes.seen(outs)
         market, memory, now_ms = await self._market(), self._memory, standing.now_ms
-        for out, state in zip(outs, states, strict=True):
-            sight = memory.sight(
-                out, state, seen[out.nonce], head=self._head, spent=self._spent, now_ms=now_ms
-            )
-            duty = tend(out, sight, market, self._budget.limits, self._pace)
-            memory.holds.pop(out.nonce, None)
-            await self._do(duty, out, sight, standing)
+        gifts: list[Gift] = []
+        try:
+            for out, state in zip(outs, states, strict=True):
+                sight = memory.sight(
+                    out, state, seen[out.nonce], head=self._head, spent=self._spent, now_ms=now_ms
+                )
+                duty = tend(out, sight, market, self._budget.limits, self._pace)
+                memory.holds.pop(out.nonce, None)
+                gifts += await self._do(duty, out, sight, standing)
+        except Exception:  # one record that fails must not keep back those before it
+            await self._give(gifts)
+            raise
+        await self._give(gifts)
 
     async def _market(self) -> Market | None:
         """None when nodes do not say: what is out can be sent again all the same."""
@@ -220,44 +226,39 @@ class Keeper:
             _log.warning("keeper.no_market", error=str(error))
             return None
 
-    async def _do(self, duty: Duty, out: Outstanding, sight: Sight, standing: Standing) -> None:
+    async def _do(
+        self, duty: Duty, out: Outstanding, sight: Sight, standing: Standing
+    ) -> list[Gift]:
+        """Returns what is to be broadcast for it."""
         match duty:
             case Wait():
-                pass
+                return []
             case Rebroadcast():
-                await self._send_again(out)
+                return self._again(out)
             case Held(_, reason):
-                await self._hold(out, sight, reason)
+                return self._hold(out, sight, reason)
             case Replace(price):
-                await self._replace(out, price, next_kind(out), sight, standing)
+                return await self._replace(out, price, next_kind(out), sight, standing)
             case Fill(price):
-                await self._replace(out, price, AttemptKind.FILL, sight, standing)
+                return await self._replace(out, price, AttemptKind.FILL, sight, standing)
 
-    async def _hold(self, out: Outstanding, sight: Sight, reason: str) -> None:
+    def _hold(self, out: Outstanding, sight: Sight, reason: str) -> list[Gift]:
         """Nothing can be signed for this nonce; what is there is sent again all the same."""
         self._memory.holds[out.nonce] = reason
-        if out.attempts and sight.lacking:
-            await self._send_again(out)
+        return self._again(out) if out.attempts and sight.lacking else []
 
-    async def _send_again(self, out: Outstanding) -> None:
-        """Give the last bytes to the nodes once more. Below the base fee they may all decline."""
+    def _again(self, out: Outstanding) -> list[Gift]:
+        """The last bytes go to the nodes once more. Below the base fee they may all decline."""
         if not genuine(out.attempts[-1]):
             _log.error("lane.tampered", nonce=out.nonce, tx=out.attempts[-1].hash)
-            return
+            return []
         _log.info("lane.rebroadcast", nonce=out.nonce, tx=out.attempts[-1].hash)
-        await self._give(out.nonce, len(out.attempts), out.attempts[-1])
+        return [Gift(out.nonce, len(out.attempts), out.attempts[-1])]
 
-    async def _give(self, nonce: int, attempts: int, attempt: Attempt) -> None:
-        """Broadcast, and remember what was refused: for good, for its price, for want of funds."""
-        key, memory = (nonce, attempts), self._memory
-        given = await self._nodes.give(nonce, attempts, attempt)
-        if given.never:
-            memory.strike(key)
-        else:
-            memory.strikes.pop(key, None)
-        (memory.underpriced.add if given.cheap else memory.underpriced.discard)(key)
-        if given.hold:
-            memory.holds.setdefault(nonce, f"{self._lane.sender}: {given.hold}")
+    async def _give(self, gifts: list[Gift]) -> None:
+        """Broadcast, and remember what was refused."""
+        async for gift, given in self._nodes.give(gifts):
+            self._memory.given(gift, given, self._lane.sender)
 
     async def _replace(
         self,
@@ -266,16 +267,15 @@ class Keeper:
         kind: AttemptKind,
         sight: Sight,
         standing: Standing,
-    ) -> None:
-        """Sign, store, send: in this order."""
+    ) -> list[Gift]:
+        """Sign and store, for sending it then."""
         try:
             attempt = await self._signed(out, price, kind)
         except TamperedError as error:
             _log.error("lane.tampered", nonce=out.nonce, error=str(error))
-            return
+            return []
         except SignerError as error:
-            await self._hold(out, sight, str(error))
-            return
+            return self._hold(out, sight, str(error))
         note = f"{kind.value}, nonce {out.nonce}, at most {gwei(price.max_fee)} gwei"
         stored = await self._lane.add_attempt(
             out,
@@ -287,10 +287,10 @@ class Keeper:
             state=sight.state,
         )
         if not stored:
-            return
+            return []
         self._meter.replaced("bump" if kind is next_kind(out) and out.attempts else kind.value)
         _log.info("lane.replaced", nonce=out.nonce, kind=kind.value, tx=attempt.hash)
-        await self._give(out.nonce, len(out.attempts) + 1, attempt)
+        return [Gift(out.nonce, len(out.attempts) + 1, attempt)]
 
     async def _signed(self, out: Outstanding, price: Fees, kind: AttemptKind) -> Attempt:
         if kind is AttemptKind.CALL:

@@ -1,5 +1,6 @@
 """What a keeper remembers of the nonces that are out. Lost with its process, and learnt again."""
 
+from adapters.lane_nodes import Gift, Given
 from saga.lane import Outstanding, Sight
 from saga.model import State
 
@@ -24,6 +25,17 @@ class LaneMemory:
 
     def strike(self, key: Key) -> None:
         self.strikes[key] = self.strikes.get(key, 0) + 1
+
+    def given(self, gift: Gift, found: Given, sender: str) -> None:
+        """What nodes said of a broadcast: refused for good, for its price, for want of funds."""
+        key = gift.nonce, gift.attempts
+        if found.never:
+            self.strike(key)
+        else:
+            self.strikes.pop(key, None)
+        (self.underpriced.add if found.cheap else self.underpriced.discard)(key)
+        if found.hold:
+            self.holds.setdefault(gift.nonce, f"{sender}: {found.hold}")
 
     @property
     def hold(self) -> str:

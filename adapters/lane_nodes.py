@@ -1,6 +1,8 @@
 """What the nodes know of a lane."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -10,6 +12,14 @@ from adapters.rpc_pool import RpcPool
 from saga.errors import ChainUnavailableError
 from saga.lane import Outstanding
 from saga.model import Attempt
+
+
+class Gift(NamedTuple):
+    """The last of a nonce's so many attempts, stored and to be broadcast."""
+
+    nonce: int
+    attempts: int
+    attempt: Attempt
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,10 +60,18 @@ class LaneNodes:
             raise ChainUnavailableError(f"{self._rpc.host} eth_getTransactionCount: {spent}")
         return int(spent, 16), int(head, 16)
 
-    async def give(self, nonce: int, attempts: int, attempt: Attempt) -> Given:
-        """Broadcast the last of a nonce's so many attempts."""
-        if hold := await self._unsettled(nonce, attempts):
-            return Given(never=False, cheap=False, hold=hold)
+    async def give(self, gifts: Sequence[Gift]) -> AsyncIterator[tuple[Gift, Given]]:
+        """Broadcast each, once all together are safe in the store, and say what became of it."""
+        # At once, so that they share one wait: one after the other, they would outlast the lease.
+        asked = (self._unsettled(gift.nonce, gift.attempts) for gift in gifts)
+        holds = await asyncio.gather(*asked)
+        for gift, hold in zip(gifts, holds, strict=True):
+            if hold:
+                yield gift, Given(never=False, cheap=False, hold=hold)
+            else:
+                yield gift, await self._broadcast(gift.attempt)
+
+    async def _broadcast(self, attempt: Attempt) -> Given:
         (outcomes,) = await self._rpc.broadcast([attempt.raw])
         answered = [found for found in outcomes if not isinstance(found, ChainUnavailableError)]
         errors = [found for found in answered if isinstance(found, RpcError)]

@@ -2,16 +2,18 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from adapters.contracts import DEPLOYER_ROLE, HAS_ROLE, REGISTRAR_ROLE
+from adapters.redis_access import refusal, refusals
 from adapters.redis_client import unavailable
 from adapters.redis_durable import Durability
+from adapters.redis_keys import RedisKeys
 from adapters.redis_lane import RedisLane
 from adapters.redis_link import unreached
 from adapters.rpc import Request, RpcError
@@ -22,7 +24,9 @@ from saga.errors import Absence, ChainUnavailableError
 
 _OLDEST_REDIS = (6, 2)
 _WAITAOF_REDIS = (7, 2)
-REDIS_SECONDS = 10.0
+_NO_DATABASE = "DB index"
+REDIS_SECONDS = 7.0
+"""A start that waits says so within ten."""
 PENDING_LOOKS = 3
 PENDING_LOOK_SECONDS = 1.0
 _NO_NODE = "no JSON-RPC reply"
@@ -30,21 +34,28 @@ _POOR = "has no funds on this chain"
 _DEPLOY = "for a development chain: `saga contracts deploy`"
 
 
-async def check_redis(client: "Redis", durability: Durability = "none") -> list[str]:
-    """Reachable, new enough, not evicting, not a cluster, able to be as durable as is asked."""
+async def check_redis(
+    client: "Redis",
+    durability: Durability = "none",
+    lists: Mapping[str, str] | None = None,
+    keys: RedisKeys | None = None,
+) -> list[str]:
+    """Reachable, new enough, not evicting, not a cluster, able to be as durable as is asked.
+
+    `lists`: the key of each list by the setting that names it; nothing else may be there. `keys`:
+    what the user must be allowed to read and write.
+    """
+    lists = lists or {}
     try:
         async with asyncio.timeout(REDIS_SECONDS):
+            if keys is not None and (refused := await refusals(client, keys, lists)):
+                return refused
             info = await client.info()
+            types = {} if info.get("loading") else await _types(client, lists)
     except AuthenticationError:
         return ["REDIS_URL: Redis refused the credentials; give redis://user:password@host"]
     except (RedisError, OSError) as error:  # TimeoutError is an OSError
-        if (line := unreached(error)) is not None:
-            return [line]
-        cause = error.__context__
-        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
-            return ["REDIS_URL: no name server knows this host; is it spelled right?"]
-        line = f"REDIS_URL: Redis does not answer ({type(error).__name__}); is it running there?"
-        return [Absence(line) if _passes(error) else line]
+        return [_away(error)]
     if info.get("loading"):
         return [Absence("REDIS_URL: Redis is loading its data; it will answer when it has it")]
     problems = []
@@ -70,12 +81,34 @@ async def check_redis(client: "Redis", durability: Durability = "none") -> list[
             "REDIS_DURABILITY: aof, and this Redis keeps no append-only file; set its appendonly "
             "to yes"
         )
-    return problems
+    return problems + [
+        f"{name}: {lists[name]} is a {kind} in Redis, not a list; delete it, or name another list"
+        for name, kind in types.items()
+        if kind not in ("none", "list")
+    ]
 
 
-def _passes(error: BaseException) -> bool:
-    """Whether waiting may help: not with a server that says no, or speaks something else."""
-    return not isinstance(error, RedisError) or unavailable(error) is not None
+async def _types(client: "Redis", lists: Mapping[str, str]) -> dict[str, str]:
+    """What is under each key, by the name of its setting."""
+    kinds = {name: await client.type(key) for name, key in lists.items()}
+    return {name: cast("bytes", kind).decode() for name, kind in kinds.items()}
+
+
+def _away(error: RedisError | OSError) -> str:
+    """The line for a Redis that cannot be asked: an Absence where waiting may help, so not with a
+    server that says no, or speaks something else."""
+    if (line := unreached(error)) is not None:
+        return line
+    known = unavailable(error) if isinstance(error, RedisError) else None
+    if isinstance(error, RedisError) and (line := refusal([("", error)])) is not None:
+        return line
+    if isinstance(error, ResponseError) and _NO_DATABASE in str(error):
+        return f"REDIS_URL: Redis refuses the database number ({error}); give redis://host:port/0"
+    cause = error.__context__
+    if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+        return Absence("REDIS_URL: no name server knows this host; is it spelled right?")
+    line = f"REDIS_URL: Redis does not answer ({type(error).__name__}); is it running there?"
+    return line if isinstance(error, RedisError) and known is None else Absence(line)
 
 
 def _refuses(error: Exception) -> bool:

@@ -15,6 +15,7 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError,  # noqa: A004 - redis-py's own name
     MasterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -44,6 +45,8 @@ _CAUSES = {
     "UNBLOCKED": ("read_only", "became a replica"),
     "LOADING": ("loading", "is loading its data"),
     "BUSY": ("busy", "is busy with a script"),
+    "NOPERM": ("permission", "does not allow something to the user in REDIS_URL"),
+    "BADTYPE": ("bad_type", "holds something else under a key of ours, and nothing was written"),
 }
 """Answers that mean "not now", by their first word: the cause, and what it says of Redis."""
 _TYPES: tuple[tuple[type[RedisError], str], ...] = (
@@ -52,11 +55,14 @@ _TYPES: tuple[tuple[type[RedisError], str], ...] = (
     (BusyLoadingError, "LOADING"),
     (MasterDownError, "MASTERDOWN"),
     (ClusterDownError, "CLUSTERDOWN"),
+    (NoPermissionError, "NOPERM"),
 )
 """Of these redis-py has taken the first word away."""
 _WORD = re.compile(rf"(?:^|: -)({'|'.join(_CAUSES)}) ")
 """In front; or, before Redis 7, where a script's error quotes that of its command."""
 _DISK_FULL = "No space left on device"
+_ACL = "ACL failure in script"
+"""Said without NOPERM in front."""
 
 
 _SCRIPTS = (
@@ -118,6 +124,8 @@ def unavailable(error: RedisError) -> StoreUnavailableError | None:
         reason = "Redis refused the credentials in REDIS_URL"
         return StoreUnavailableError(reason, cause="credentials")
     word = next((word for kind, word in _TYPES if isinstance(error, kind)), None)
+    if word is None and isinstance(error, ResponseError) and _ACL in str(error):
+        word = "NOPERM"
     if word is None and isinstance(error, ResponseError) and (found := _WORD.search(str(error))):
         word = found[1]
     if word is not None:

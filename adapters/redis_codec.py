@@ -125,5 +125,16 @@ def dead_letter(saga: Saga, *, error: str, error_class: str, failed_at: str, que
     return msgspec.json.encode(entry)
 
 
+def own_letter(saga: Saga, queue: str) -> bytes:
+    """The bytes that this dead-lettered saga has in the DLQ."""
+    return dead_letter(
+        msgspec.structs.replace(saga, state=saga.failed_in or State.RECEIVED),
+        error=saga.error or "",
+        error_class=saga.error_class or "",
+        failed_at=saga.failed_at or "",
+        queue=queue,
+    )
+
+
 def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

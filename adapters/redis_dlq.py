@@ -12,6 +12,7 @@ from adapters.redis_client import Scripts, translated
 from adapters.redis_codec import history_entry
 from adapters.redis_events import AUDIT_KEPT
 from adapters.redis_keys import RedisKeys
+from adapters.redis_views import OPERATION_KEPT_MS
 from saga.model import Saga, State
 
 PAGE = 500
@@ -78,12 +79,29 @@ class RedisDeadLetters:
 
     @translated
     async def replay(self, entry: Entry, *, actor: str) -> str:
-        """Put the message of a letter without saga on the inbound list. Returns OK or MISSING."""
-        letter = entry.letter
+        """Put the message of a letter without saga on the inbound list.
+
+        Returns OK, MISSING, or COMPLETE: its event was published, and the entry is only taken out.
+        """
+        letter, keys = entry.letter, self._keys
         answer = await self._scripts.call(
             "replay_letter",
-            [self._keys.dead_letters, self._keys.inbound, self._keys.audit],
-            [letter.raw, letter.message, _audited("replayed", entry, actor, None), AUDIT_KEPT],
+            [
+                keys.dead_letters,
+                keys.inbound,
+                keys.audit,
+                keys.saga(letter.saga_id),
+                keys.event(letter.saga_id),
+                keys.operation(secrets.token_hex(8)),
+            ],
+            [
+                letter.raw,
+                letter.message,
+                _audited("replayed", entry, actor, None),
+                _audited("discarded", entry, actor, "complete already: its event was published"),
+                AUDIT_KEPT,
+                OPERATION_KEPT_MS,
+            ],
         )
         return cast("bytes", answer).decode()
 
@@ -96,20 +114,29 @@ class RedisDeadLetters:
         letter = entry.letter
         answer = await self._scripts.call(
             "drop_letter",
-            [self._keys.dead_letters, self._keys.saga(letter.saga_id), self._keys.audit],
+            [
+                self._keys.dead_letters,
+                self._keys.saga(letter.saga_id),
+                self._keys.audit,
+                self._keys.operation(secrets.token_hex(8)),
+            ],
             [
                 letter.raw,
                 "1" if entry.kind == "stale" else "",
                 letter.failed_at or "",
                 _audited("discarded", entry, actor, reason),
                 AUDIT_KEPT,
+                OPERATION_KEPT_MS,
             ],
         )
         return cast("bytes", answer).decode()
 
     @translated
     async def discard(self, saga: Saga, letter: Letter, *, reason: str, actor: str) -> str:
-        """Give a dead-lettered saga up and take its letter out. Returns OK, GONE or CONFLICT."""
+        """Give a dead-lettered saga up and take its letter out.
+
+        Returns OK, GONE or CONFLICT: it has moved, or has failed again with another letter.
+        """
         entry = history_entry(
             kind="discarded",
             worker=actor,
@@ -119,7 +146,14 @@ class RedisDeadLetters:
         answer = await self._scripts.call(
             "discard",
             [self._keys.saga(saga.id), self._keys.history(saga.id), self._keys.dead_letters],
-            [saga.version, secrets.token_hex(8), letter.raw, reason, entry],
+            [
+                saga.version,
+                secrets.token_hex(8),
+                letter.raw,
+                letter.failed_at or "",
+                reason,
+                entry,
+            ],
         )
         return cast("bytes", answer).decode()
 

@@ -53,6 +53,7 @@ class RedisDurable:
             return True
         mine, at = self._next, len(self._next.expected)
         mine.expected += expected
+        await asyncio.sleep(0)  # who asks at the same time is in the same round
         async with self._turn:
             if mine.answer is None:
                 if self._next is mine:

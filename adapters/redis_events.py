@@ -47,12 +47,14 @@ class RedisEvents:
             for saga_id, at_us in page:
                 yield Published(saga_id.decode(), int(at_us), kept=True)
             least = f"({int(page[-1][1])}"
-        start = 0
-        while ended := await self._ended(start):
+        # By time and id, not by rank: retention takes from the front of this index meanwhile.
+        last, ties = (-(-since_us // 1000), b""), 0
+        while ended := await self._ended(last, ties):
             for published in await self._unkept(ended):
-                if published.at_us >= since_us:
-                    yield published
-            start += _PAGE
+                yield published
+            times = [int(ms) for _, ms in ended]
+            ties = times.count(times[-1]) + (ties if times[-1] == last[0] else 0)
+            last = (times[-1], ended[-1][0])
 
     @translated
     async def _kept(self, least: int | str) -> list[tuple[bytes, float]]:
@@ -64,13 +66,18 @@ class RedisEvents:
         )
 
     @translated
-    async def _ended(self, start: int) -> list[tuple[bytes, float]]:
-        return cast(
-            "list[tuple[bytes, float]]",
-            await self._client.zrange(
-                self._keys.index(State.ACKED), start, start + _PAGE - 1, withscores=True
-            ),
+    async def _ended(self, last: tuple[int, bytes], ties: int) -> list[tuple[bytes, float]]:
+        """Those behind `last` (ms, id), of whose time `ties` were read already."""
+        found = await self._client.zrangebyscore(
+            self._keys.index(State.ACKED),
+            last[0],
+            "+inf",
+            start=0,
+            num=_PAGE + ties,
+            withscores=True,
         )
+        page = cast("list[tuple[bytes, float]]", found)
+        return [each for each in page if (int(each[1]), each[0]) > last]
 
     @translated
     async def _unkept(self, ended: Sequence[tuple[bytes, float]]) -> list[Published]:

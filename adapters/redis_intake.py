@@ -59,5 +59,6 @@ def _pause(raw: object) -> Pause | None:
         return None
     try:
         return msgspec.json.decode(cast("bytes", raw), type=Pause)
-    except (ValueError, TypeError):  # other bytes, or the error that another type gives
+    # Other bytes, lists a thousand deep, or the error that another type gives.
+    except (ValueError, TypeError, RecursionError):
         return UNREADABLE

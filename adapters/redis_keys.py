@@ -74,6 +74,10 @@ class RedisKeys(msgspec.Struct, frozen=True, kw_only=True):
         """String: how many events one `saga republish` has sent so far; gone a day later."""
         return f"{self.prefix}republish:{run}"
 
+    def operation(self, operation: str) -> str:
+        """String: the answer to one order of an operator, by which its retry is known."""
+        return f"{self.prefix}operation:{operation}"
+
     @property
     def audit(self) -> str:
         """List: what operators did to what was done already, newest last, capped."""

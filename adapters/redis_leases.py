@@ -11,7 +11,7 @@ import structlog
 from redis.asyncio import Redis
 
 from adapters.redis_client import Scripts, Value, translated
-from adapters.redis_codec import decode, decode_history, history_entry, pairs
+from adapters.redis_codec import decode, decode_history, history_entry, own_letter, pairs
 from adapters.redis_durable import Durability, Expected, RedisDurable
 from adapters.redis_keys import RedisKeys
 from adapters.redis_letters import RedisLetters
@@ -72,13 +72,36 @@ class RedisLeases:
     @translated
     async def admit(self, raw: bytes, identity: Identity) -> Admission:
         """One entry of the processing list becomes a leased saga, unless it belongs to one."""
-        keys = self._keys
         fields: list[Value] = []
         for name in ("message_id", "model_id", "traceparent"):
             value = getattr(identity, name)
             if value is not None:
                 fields += [name, value.encode("utf-8", "replace")]
-        answer = await self._scripts.call(
+        owner, letter, version = self._owner(), b"", b""
+        while True:
+            answer = await self._admitted(raw, identity, owner, [letter, version, *fields])
+            outcome, detail = cast("tuple[bytes, list[bytes] | bytes]", answer)
+            if outcome != b"DEAD":
+                break
+            # Only a saga that is dead, which is rare, costs this second round trip.
+            flat = cast("list[bytes]", detail)
+            letter = self._letter_of(flat)
+            version = pairs(flat).get(b"version", b"")
+        if outcome in (b"ADMITTED", b"REOPENED"):
+            flat = cast("list[bytes]", detail)
+            return Admission(next(iter(_readable([flat], resumed=outcome == b"REOPENED")), None))
+        return Admission(None, duplicate=outcome == b"DUPLICATE")
+
+    def _letter_of(self, flat: list[bytes]) -> bytes:
+        """Nothing for a saga that does not decode."""
+        found = _readable([flat], resumed=False)
+        return own_letter(found[0], self._keys.inbound) if found else b""
+
+    async def _admitted(
+        self, raw: bytes, identity: Identity, owner: str, rest: Sequence[Value]
+    ) -> object:
+        keys = self._keys
+        return await self._scripts.call(
             "admit",
             [
                 keys.saga(identity.saga_id),
@@ -89,11 +112,12 @@ class RedisLeases:
                 keys.index(State.DEAD_LETTERED),
                 keys.sagas_of(identity.model_id or ""),
                 keys.claim(identity.model_id or ""),
+                keys.dead_letters,
             ],
             [
                 identity.saga_id,
                 raw,
-                self._owner(),
+                owner,
                 self._lease_ms,
                 keys.index_prefix,
                 history_entry(kind="admitted", worker=self._worker, state=State.RECEIVED, fence=1),
@@ -104,14 +128,9 @@ class RedisLeases:
                     note="delivered again",
                 )[:-1],
                 "" if identity.model_id is None else "1",
-                *fields,
+                *rest,
             ],
         )
-        outcome, detail = cast("tuple[bytes, list[bytes] | bytes]", answer)
-        if outcome in (b"ADMITTED", b"REOPENED"):
-            flat = cast("list[bytes]", detail)
-            return Admission(next(iter(_readable([flat], resumed=outcome == b"REOPENED")), None))
-        return Admission(None, duplicate=outcome == b"DUPLICATE")
 
     @translated
     async def take_due(self, limit: int) -> Sequence[Saga]:
@@ -128,6 +147,7 @@ class RedisLeases:
                 history_entry(
                     kind="taken", worker=self._worker, note="the lease of its worker ran out"
                 )[:-1],
+                f"{self._worker}.",
             ],
         )
         return _readable(cast("list[list[bytes]]", answer), resumed=True)

@@ -12,6 +12,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError,  # noqa: A004 - redis-py's own name
+    InvalidResponse,
+    NoPermissionError,
     RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004 - redis-py's own name
@@ -27,16 +29,19 @@ SENTINEL_SECONDS = 1.0
 class NoPrimaryError(MasterNotFoundError):
     """No sentinel has named a primary that is up."""
 
-    def __init__(self, *, silent: int, refused: int, known: int) -> None:
+    def __init__(self, *, silent: int, refused: int, known: int, strange: int = 0) -> None:
         told = [
             f"{silent} of the sentinels do not answer" if silent else "",
             f"{refused} refuse the credentials" if refused else "",
             f"{known} know the primary and say that it is down" if known else "",
+            f"{strange} are no sentinels" if strange else "",
         ]
         super().__init__("; ".join(filter(None, told)) or "the sentinels know no such primary")
-        self.refused = refused > 0 and not silent and not known
+        self.strange = strange > 0 and not silent and not known
+        """All answer, and some as something else than a sentinel: waiting does not help."""
+        self.refused = refused > 0 and not silent and not known and not strange
         """All that answer refuse us: waiting does not help."""
-        self.unknown = not silent and not refused and not known
+        self.unknown = not silent and not refused and not known and not strange
         """All answer, and none knows the name."""
 
 
@@ -45,12 +50,14 @@ class _Sentinel(Sentinel):
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """Raises NoPrimaryError."""
-        silent = refused = known = 0
+        silent = refused = known = strange = 0
         for position, sentinel in enumerate(self.sentinels):
             try:
                 masters: Any = await sentinel.sentinel_masters()
-            except (AuthenticationError, ResponseError):
+            except (AuthenticationError, NoPermissionError):
                 refused += 1
+            except (ResponseError, InvalidResponse):
+                strange += 1
             except (ConnectionError, TimeoutError):
                 silent += 1
             else:
@@ -60,7 +67,7 @@ class _Sentinel(Sentinel):
                     self.sentinels.insert(0, self.sentinels.pop(position))
                     return state["ip"], state["port"]
                 known += state is not None
-        raise NoPrimaryError(silent=silent, refused=refused, known=known)
+        raise NoPrimaryError(silent=silent, refused=refused, known=known, strange=strange)
 
 
 class _Asking(SentinelManagedConnection):
@@ -184,6 +191,11 @@ def unreached(error: BaseException) -> str | None:
                 "REDIS_URL: Redis refuses our certificate, or wants one; set REDIS_CERT_FILE and "
                 "REDIS_KEY_FILE to one that it trusts"
             )
+    if isinstance(error, NoPrimaryError) and error.strange:
+        return (
+            "REDIS_URL: what answers there is no sentinel (port 26379?); one server alone is "
+            "redis://host:port"
+        )
     if isinstance(error, NoPrimaryError) and error.refused:
         return "REDIS_URL: the sentinels refuse the credentials; end it with ?sentinel_password=…"
     if isinstance(error, NoPrimaryError) and error.unknown:

@@ -1,5 +1,6 @@
 """Reading sagas, and putting them back to work by hand."""
 
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
@@ -8,13 +9,15 @@ import structlog
 from redis.asyncio import Redis
 
 from adapters.redis_client import Scripts, translated
-from adapters.redis_codec import dead_letter, decode, decode_history, history_entry
+from adapters.redis_codec import decode, decode_history, history_entry, own_letter
 from adapters.redis_keys import RedisKeys
 from saga.costs import Totals
 from saga.errors import TamperedError
 from saga.machine import Guard
 from saga.model import HistoryEntry, Saga, State
 
+OPERATION_KEPT_MS = 600_000
+"""How long a retry of an operator's order is known; redis-py is done with its own in a minute."""
 _PAGE = 500
 _log = structlog.get_logger("saga")
 
@@ -50,7 +53,8 @@ class RedisViews:
             holder = await self.get(holder_id.decode())
         if holder is not None:
             ended = holder.state in (State.DEAD_LETTERED, State.SKIPPED)
-            if ended and holder.deploy is None and holder.deployment is None:
+            sent = holder.deploy is not None or holder.deployment is not None
+            if ended and (holder.discarded is not None or not sent):
                 holder = None
         if holder is None or holder.id == saga.id:
             return msgspec.structs.replace(saga, claim=saga.id, claim_same=True)
@@ -65,6 +69,11 @@ class RedisViews:
     async def get(self, saga_id: str) -> Saga | None:
         fields = await self.client.hgetall(self._keys.saga(saga_id))
         return decode(cast("dict[bytes, bytes]", fields)) if fields else None
+
+    @translated
+    async def has_event(self, saga_id: str) -> bool:
+        """Whether an event of the saga was published, and is kept: also when the saga is gone."""
+        return bool(await self.client.exists(self._keys.event(saga_id)))
 
     async def several(self, saga_ids: Sequence[str]) -> dict[str, Saga]:
         """Those of some sagas that are there, by id. One round trip."""
@@ -165,12 +174,20 @@ class RedisViews:
 
     @translated
     async def resume(
-        self, saga: Saga, to: State, *, actor: str, letter: bytes | None = None
+        self,
+        saga: Saga,
+        to: State,
+        *,
+        actor: str,
+        letter: bytes | None = None,
+        failed_at: str | None = None,
     ) -> str:
         """Put a saga back to work in state `to`, its letter taken out of the DLQ: `letter`, where
-        its bytes are known, else what it must be.
+        its bytes are known, else what it must be. `failed_at`: of the failure that is meant; the
+        saga's where none is given.
 
-        Returns OK, LEASED (a worker is on it), GONE or CONFLICT (it moved since it was read).
+        Returns OK, LEASED (a worker is on it), GONE or CONFLICT (it moved since it was read, or
+        has failed again since the failure that is meant).
         """
         if saga.state is not State.DEAD_LETTERED:
             letter = b""
@@ -186,6 +203,7 @@ class RedisViews:
                 self._keys.index(to),
                 self._keys.processing,
                 self._keys.dead_letters,
+                self._keys.operation(secrets.token_hex(8)),
             ],
             [
                 saga.id,
@@ -193,6 +211,8 @@ class RedisViews:
                 saga.state.value,
                 to.value,
                 letter,
+                (saga.failed_at if failed_at is None else failed_at) or "",
+                OPERATION_KEPT_MS,
                 history_entry(kind="resumed", worker=actor, state=to, was=saga.state),
             ],
         )
@@ -200,13 +220,7 @@ class RedisViews:
 
     def letter_of(self, saga: Saga) -> bytes:
         """The bytes that this dead-lettered saga has in the DLQ."""
-        return dead_letter(
-            msgspec.structs.replace(saga, state=saga.failed_in or State.RECEIVED),
-            error=saga.error or "",
-            error_class=saga.error_class or "",
-            failed_at=saga.failed_at or "",
-            queue=self._keys.inbound,
-        )
+        return own_letter(saga, self._keys.inbound)
 
 
 def _readable(hashes: Sequence[dict[bytes, bytes]]) -> list[Saga]:

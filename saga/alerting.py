@@ -36,6 +36,13 @@ SEVERITY: Final[Mapping[AlertKind, str]] = {
 }
 
 
+_ENDS: Final[Mapping[AlertKind, AlertKind]] = {
+    AlertKind.LOW_BALANCE: AlertKind.BALANCE_FILLED,
+    AlertKind.BALANCE_FILLED: AlertKind.LOW_BALANCE,
+}
+"""What is over once the other is told: either is news again then."""
+
+
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """One thing to tell. The same kind about the same subject is the same alert."""
 
@@ -48,6 +55,12 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> tuple[str, str]:
         return (self.kind.value, self.subject)
+
+    @property
+    def ended(self) -> "Alert | None":
+        """The alert that this one puts an end to."""
+        kind = _ENDS.get(self.kind)
+        return None if kind is None else msgspec.structs.replace(self, kind=kind)
 
 
 class Pulse(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,30 +184,34 @@ class Repeats:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._given: dict[tuple[str, str], float] = {}
-        """The oldest first."""
+        self._until: dict[tuple[str, str], float] = {}
+        """When each may be given again."""
 
     def allows(self, alert: Alert, now: float) -> bool:
-        """Whether it may be given now; it counts as given then."""
-        for key, at in list(self._given.items()):
-            if now - at < self._seconds:
-                break
-            del self._given[key]
-        if alert.key in self._given:
+        """Whether it may be given now; it counts as given then, and what it ends, as never."""
+        self._until = {key: until for key, until in self._until.items() if now < until}
+        if alert.key in self._until:
             return False
-        self._given[alert.key] = now
+        self._until[alert.key] = now + self._seconds
+        if alert.ended is not None:
+            self.forget(alert.ended)
         return True
+
+    def defer(self, alert: Alert, until: float) -> None:
+        """Another is telling it: ask again then, since it may not get so far."""
+        if alert.key in self._until:
+            self._until[alert.key] = min(until, self._until[alert.key])
 
     def forget(self, alert: Alert) -> None:
         """It was not given after all."""
-        self._given.pop(alert.key, None)
+        self._until.pop(alert.key, None)
 
 
 def of_failure(failure: TokenDeployFailedMessage) -> Alert:
-    """The alert of a dead letter."""
+    """The alert of a dead letter: another one when the saga was resumed and fails again."""
     return Alert(
         kind=AlertKind.DEAD_LETTER,
-        subject=failure.saga_id,
+        subject=f"{failure.saga_id}@{failure.failed_at}",
         reason=f"{failure.error_class} in {failure.failed_in.value}: {failure.error}",
         saga_id=failure.saga_id,
         model_id=failure.model_id,

@@ -6,10 +6,11 @@ from saga.actions import Advance, Fail, Outcome, Skip
 from saga.costs import charged, leaving, receipt_cost
 from saga.model import Deployment, Intent, Registration, Saga, Step
 from saga.ports import Change
+from saga.redaction import kept
 
 
 def change_of(saga: Saga, action: Outcome) -> Change:
-    """The saga as it is to be, and what goes with it. SIDE EFFECTS: none."""
+    """The saga as it is to be, and what goes with it; its reasons as kept. SIDE EFFECTS: none."""
     match action:
         case Advance():
             result = action.deployment or action.registration
@@ -24,17 +25,19 @@ def change_of(saga: Saga, action: Outcome) -> Change:
             )
             return Change(
                 saga=after,
-                note=action.note,
+                note=action.note and kept(action.note),
                 tx=None if result is None else result.receipt.tx_hash,
                 event=action.event,
                 ack=action.ack,
             )
-        case Skip(error_class, reason, duplicate_of):
+        case Skip(error_class, said, duplicate_of):
+            reason = kept(said)
             after = msgspec.structs.replace(
                 saga, error=reason, error_class=error_class.value, duplicate_of=duplicate_of
             )
             return Change(saga=after, note=reason, ack=True)
-        case Fail(error_class, reason, forget, cost, conflicts_with):
+        case Fail(error_class, said, forget, cost, conflicts_with):
+            reason = kept(said)
             # The first step's nonce is spent; what was sent behind it may still be out.
             left = tuple(i for step in forget[1:] if (i := saga.intent(step)) is not None)
             after = msgspec.structs.replace(

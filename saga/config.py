@@ -83,6 +83,13 @@ class StoreSettings(RedisSettings):
     def dead_letter_queue(self) -> str:
         return self.DLQ_NAME or f"{self.INBOUND_QUEUE}:dlq"
 
+    @property
+    def lists(self) -> dict[str, str]:
+        """The name of each list in Redis, by the setting that gives it."""
+        given = ("INBOUND_QUEUE", "OUTBOUND_QUEUE", "FAILURE_QUEUE")
+        derived = {"PROCESSING_QUEUE": self.processing_queue, "DLQ_NAME": self.dead_letter_queue}
+        return {name: getattr(self, name) for name in given} | derived
+
 
 class Settings(
     SignerSettings, MoneySettings, RetrySettings, RetentionSettings, AlertSettings, StoreSettings
@@ -267,13 +274,7 @@ def _shared_lists(settings: StoreSettings) -> list[str]:
     """A list with two roles would lose messages or feed the service its own events."""
     seen: dict[str, str] = {}
     problems = []
-    for setting_name, key in (
-        ("INBOUND_QUEUE", settings.INBOUND_QUEUE),
-        ("OUTBOUND_QUEUE", settings.OUTBOUND_QUEUE),
-        ("FAILURE_QUEUE", settings.FAILURE_QUEUE),
-        ("PROCESSING_QUEUE", settings.processing_queue),
-        ("DLQ_NAME", settings.dead_letter_queue),
-    ):
+    for setting_name, key in settings.lists.items():
         if key in seen:
             example = (StoreSettings.model_fields[setting_name].examples or [""])[0]
             problems.append(

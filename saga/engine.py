@@ -35,6 +35,7 @@ from saga.messages import InvalidMessage, parse
 from saga.model import ErrorClass, Intent, Saga, Step
 from saga.policy import Policy
 from saga.ports import Chain, Journal
+from saga.redaction import kept
 from saga.slots import Slots
 from saga.telemetry import Span, Telemetry
 
@@ -99,7 +100,7 @@ class Engine:
 
     async def _step(self, saga: Saga, span: Span) -> Saga | Postponed:
         """One attempt of one state's work: until the saga moves, or has to wait."""
-        if 0 < self._policy.max_crashes <= saga.crashes:
+        if 0 < self._policy.max_crashes <= saga.crashes and not saga.state.told:
             return await self._poisoned(saga, span)
         try:
             fact: Fact | None = None
@@ -151,7 +152,7 @@ class Engine:
             saga,
             [intent.step for intent in left] or [action.step],
             attempts=saga.attempts + action.counts,
-            note=action.reason,
+            note=kept(action.reason),
             left=left,
             cost=action.cost,
         )
@@ -166,7 +167,7 @@ class Engine:
 
     async def _hold(self, saga: Saga, error: ChainUnavailableError, span: Span) -> Postponed:
         """Nobody's fault here: wait without using up a retry, longer when it was held before."""
-        reason, hold, seconds = str(error), "node", None
+        reason, hold, seconds = kept(str(error)), "node", None
         if isinstance(error, HeldError):
             hold, seconds = error.hold, error.seconds
         again = (saga.error or "").startswith(HELD)
@@ -199,7 +200,7 @@ class Engine:
         attempts, backoff = saga.attempts + 1, self._policy.backoff(saga.state)
         if attempts > backoff.max_retries:
             return await self._exhausted(saga, reason, span)
-        seconds = retry.delay(backoff, saga.attempts, self._rng.random())
+        seconds, reason = retry.delay(backoff, saga.attempts, self._rng.random()), kept(reason)
         span.retry(saga, reason)
         await self._journal.postpone(saga, seconds=seconds, attempts=attempts, error=reason)
         return Postponed(seconds)

@@ -35,7 +35,7 @@ class StoreUnavailableError(SagaError):
         super().__init__(reason)
         self.cause = cause
         """`away`, `credentials`, `oom`, `read_only`, `no_replicas`, `misconf`, `disk_full`,
-        `primary_down`, `loading`, `busy`."""
+        `primary_down`, `loading`, `busy`, `bad_type`, `permission`."""
 
 
 class ChainUnavailableError(SagaError):

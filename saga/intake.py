@@ -16,6 +16,9 @@ from saga.outage import Outages
 
 LOOK_SECONDS = 1.0
 """With the second that a pop may block, a pause is seen by all replicas within two."""
+LOOK_LIMIT_SECONDS = 4.0
+"""For one look. A Redis that hangs is told before redis-py has done with its retries; with the rest
+between two looks, two of them are the ten seconds between two lines."""
 _log = structlog.get_logger("saga")
 
 
@@ -67,7 +70,12 @@ class IntakeGate:
     async def look(self) -> None:
         """Look once. A Redis that cannot be read shuts the gate."""
         try:
-            found = await self._desk.look()
+            async with asyncio.timeout(LOOK_LIMIT_SECONDS):
+                found = await self._desk.look()
+        except TimeoutError:
+            reason = f"Redis: no answer within {LOOK_LIMIT_SECONDS:g} s"
+            self.refused(StoreUnavailableError(reason))
+            return
         except StoreUnavailableError as error:
             self.refused(error)
             return

@@ -35,6 +35,11 @@ class State(StrEnum):
         """Nothing more happens by itself. DEAD_LETTERED alone can be resumed by an operator."""
         return self in (State.ACKED, State.SKIPPED, State.DEAD_LETTERED)
 
+    @property
+    def told(self) -> bool:
+        """The world knows of the token: nothing is left but the acknowledgement."""
+        return self in (State.PUBLISHED, State.ACKED)
+
 
 class Step(StrEnum):
     """The steps that send a transaction, as stored."""

@@ -61,6 +61,10 @@ class Orchestrator:
         self._lease_seconds = lease_seconds
         self._grace_seconds = grace_seconds
         self._running: dict[str, tuple[asyncio.Task[None], Saga]] = {}
+        self._away = False
+        """Whether the store was away since leases were last seen to."""
+        self._dropped: list[Saga] = []
+        """Whose run ended while it was."""
         self._stopping = stopping
 
     def stop(self) -> None:
@@ -99,6 +103,7 @@ class Orchestrator:
                 await work()
             except StoreUnavailableError as error:
                 self._gate.refused(error)
+                self._away = True
                 await self._pause(STORE_PAUSE_SECONDS)
 
     async def _pause(self, seconds: float) -> None:
@@ -136,6 +141,8 @@ class Orchestrator:
 
     async def _due(self) -> None:
         """Take what is due as soon as there is a slot for it."""
+        if self._away:
+            await self._come_back()
         with suppress(TimeoutError):
             async with asyncio.timeout(DUE_POLL_SECONDS):
                 await self._slots.free.wait()
@@ -145,6 +152,16 @@ class Orchestrator:
             self._start(saga)
         if len(taken) < space:
             await self._pause(DUE_POLL_SECONDS)
+
+    async def _come_back(self) -> None:
+        """After an outage of the store many leases have run out under workers that live: each gives
+        up what it has dropped, prolongs the rest, and leaves the others time to do so too."""
+        dropped, held = list(self._dropped), [saga for _, saga in self._running.values()]
+        await self._journal.release(dropped)
+        del self._dropped[: len(dropped)]
+        await self._journal.renew(held)
+        self._away = False
+        await self._pause(self._lease_seconds / 2)
 
     async def _sweep(self) -> None:
         """Admit what a crash left in the processing list; what has a saga is left alone."""
@@ -171,8 +188,8 @@ class Orchestrator:
 
     def _start(self, saga: Saga) -> None:
         previous = self._running.get(saga.id)
-        if previous is not None and previous[0].cancel():
-            self._on_fenced("taken")  # its lease ran out: this very process has the next one
+        if previous is not None:
+            previous[0].cancel()  # its lease ran out: this very process has the next one
         task = asyncio.create_task(self._run(saga), name=f"saga-{saga.id}")
         self._running[saga.id] = (task, saga)
         self._slots.add(task)
@@ -196,6 +213,8 @@ class Orchestrator:
         except StoreUnavailableError as error:
             _log.debug("saga.store_unavailable", saga_id=saga.id, error=str(error))
             self._gate.refused(error)
+            self._dropped.append(saga)
+            self._away = True
 
     async def _drain(self, loops: "list[asyncio.Task[None]]") -> None:
         """End the loops, let sagas finish within the grace period, release the others."""

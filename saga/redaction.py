@@ -1,12 +1,16 @@
 """What no text for others may hold: credentials, keys named as such, signed bytes. Pure.
 
-Log lines, spans, failure events and alerts all pass through here.
+Log lines, spans, stored reasons, failure events and alerts all pass through here.
 """
 
 import re
 from typing import Final
 
 MASK: Final = "***"
+MAX_REASON: Final = 2000
+"""Characters of a reason that are kept: a node's answer, or a revert's reason, may be as long as
+somebody likes. A failure event holds as many."""
+_TAIL: Final = 100
 
 _NAMED_KEY: Final = re.compile(
     r"((?:private|priv|deployer|signer)[_ -]?key|secret|passw(?:or)?d|mnemonic)"
@@ -38,3 +42,13 @@ def for_strangers(text: str, most: int) -> str:
     alone, since a path may be a key, and at most `most` characters and a mark."""
     text = _PATH.sub(rf"\1/{MASK}", redact(text))
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def kept(reason: str) -> str:
+    """A reason as the record keeps it, so that all that is told of it later says the same: masked,
+    and of more than MAX_REASON characters the first and the last, since the last say how often it
+    was tried. What is kept already stays as it is."""
+    text = _PATH.sub(rf"\1/{MASK}", redact(reason))
+    if len(text) <= MAX_REASON:
+        return text
+    return f"{text[: MAX_REASON - _TAIL - 1]}…{text[-_TAIL:]}"

@@ -26,6 +26,9 @@ from saga.signers import open_signers
 from saga.store import redis_keys
 
 TRY_AGAIN_SECONDS = 1.0
+HANGS_SECONDS = 8.0
+"""After these an attempt that neither fails nor succeeds is told of; more than REDIS_SECONDS, so
+that it is known by then whether it is Redis that hangs."""
 _log = structlog.get_logger("saga")
 
 
@@ -77,9 +80,11 @@ class Start:
         self._lanes = RedisLanes(client, redis_keys(settings))
         self._signers: Sequence[Signer] | None = None
         self._problems: list[str] = []
+        self._standing = Standing()
 
     async def serve(self, standing: Standing) -> None:
         """Open the HTTP port; that it cannot be opened is one of the start's problems."""
+        self._standing = standing
         port = self._settings.HTTP_PORT
         http = HttpServer(port, self._metrics.exposition, standing.readiness)
         self._stack.push_async_callback(http.close)
@@ -92,7 +97,12 @@ class Start:
         """Look at everything once. Raises ConfigError, ChainUnavailableError,
         StoreUnavailableError: nothing is kept open then but the signers."""
         settings, client = self._settings, self._client
-        problems = [*self._problems, *await check_redis(client, settings.REDIS_DURABILITY)]
+        keys = redis_keys(settings)
+        found = await check_redis(client, settings.REDIS_DURABILITY, settings.lists, keys)
+        problems = [*self._problems, *found]
+        if found:
+            # What else is asked may take long.
+            self._standing.waits_for = [str(line) for line in problems]
         async with AsyncExitStack() as stack:
             try:
                 parts = await self._open_chain(stack)
@@ -151,6 +161,30 @@ async def until_there(
     wrong or away.
     """
     outage = Outage("start.waiting", "start.goes_on")
+    telling = asyncio.create_task(_tell(outage, standing))
+    try:
+        return await _repeat(attempt, standing, stopping, outage, wait=wait)
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+
+
+async def _tell(outage: Outage, standing: Standing) -> None:
+    """Says what is waited for while an attempt hangs."""
+    await asyncio.sleep(HANGS_SECONDS)
+    while True:
+        outage.met("; ".join(standing.waits_for))
+        await asyncio.sleep(TRY_AGAIN_SECONDS)
+
+
+async def _repeat(
+    attempt: Callable[[], Awaitable[ChainParts]],
+    standing: Standing,
+    stopping: asyncio.Event,
+    outage: Outage,
+    *,
+    wait: bool,
+) -> ChainParts | None:
     while not stopping.is_set():
         try:
             parts = await _unless_stopped(attempt(), stopping)
@@ -163,7 +197,8 @@ async def until_there(
                 raise ConfigError([str(error)]) from error
             standing.waits_for = [str(error)]
         else:
-            outage.over()
+            if parts is not None:
+                outage.over()
             return parts
         outage.met("; ".join(standing.waits_for))
         with suppress(TimeoutError):

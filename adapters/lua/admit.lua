@@ -1,12 +1,15 @@
 -- Turns one entry of the processing list into a saga, or finds that it belongs to one.
 -- KEYS: saga, history, due, index RECEIVED, processing list, index DEAD_LETTERED,
---       sagas of the model, model claim
+--       sagas of the model, model claim, dead-letter list
 -- ARGV: saga id, message bytes, owner, lease ms, index key prefix, history entry,
---       reopening entry, '1' when the message names a model, then pairs of further fields
--- Returns {ADMITTED | REOPENED, hash…}, or {STOLEN | HELD | DUPLICATE, state}.
+--       reopening entry, '1' when the message names a model, the letter of the
+--       dead-lettered saga, the version that it was made of ('' for unknown), then pairs of further
+--       fields
+-- Returns {ADMITTED | REOPENED, hash…}, {STOLEN | HELD | DUPLICATE, state}, or {DEAD, hash…}: nothing was
+-- done; call again with the letter of this hash.
 -- Invariant: the message leaves the processing list only when it is a second copy, or when its
--- saga is terminal.
-local saga, history, due, received, processing, dead, siblings, claim = unpack(KEYS)
+-- saga is terminal; a saga that is reopened leaves no letter behind.
+local saga, history, due, received, processing, dead, siblings, claim, letters = unpack(KEYS)
 local id, message, owner, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local now = clock()
 local held = redis.call('HMGET', saga, 'state', 'owner', 'message', 'failed_in', 'fence', 'version',
@@ -23,7 +26,7 @@ if not state then
   redis.call('HSET', saga, 'schema', '1', 'id', id, 'state', 'RECEIVED', 'version', '1',
     'owner', owner, 'fence', '1', 'message', message,
     'created_ms', text(now), 'updated_ms', text(now))
-  for i = 9, #ARGV, 2 do redis.call('HSET', saga, ARGV[i], ARGV[i + 1]) end
+  for i = 11, #ARGV, 2 do redis.call('HSET', saga, ARGV[i], ARGV[i + 1]) end
   redis.call('ZADD', received, now, id)
   if ARGV[8] == '1' then
     redis.call('ZADD', siblings, now, id)
@@ -43,6 +46,7 @@ end
 
 if state == 'DEAD_LETTERED' then
   if not redis.call('LPOS', processing, message) then return {'STOLEN', state} end
+  if ARGV[10] ~= (held[6] or '') then return {'DEAD', redis.call('HGETALL', saga)} end
   local to = held[4]
   -- The model may have passed to another saga before this one had sent anything: ask anew.
   local holder = redis.call('GET', claim)
@@ -54,6 +58,7 @@ if state == 'DEAD_LETTERED' then
   redis.call('HDEL', saga, 'error', 'error_class', 'failed_in', 'failed_at', 'conflicts_with',
     'discarded', 'claim')
   redis.call('ZREM', dead, id)
+  if ARGV[9] ~= '' then redis.call('LREM', letters, -1, ARGV[9]) end
   redis.call('ZADD', ARGV[5] .. to, now, id)
   redis.call('ZADD', due, now + lease, id)
   record(history, now, ARGV[7] .. ',"state":"' .. to .. '"}')

@@ -3,7 +3,8 @@
 -- ARGV: saga id, owner, fence, version, lease ms, key prefix of sagas, content fingerprint,
 --       model id, history entry
 -- Returns {OK | DUPLICATE, holder's id, '1' when its content is the same} or {GONE | FENCED | CONFLICT}.
--- Invariant: a claim passes on only from a saga that is gone, or ended without any intent.
+-- Invariant: a claim passes on only from a saga that is gone, ended without any intent, or was discarded:
+-- what that has sent, or sends once it is resumed by hand, is fenced by the chain alone.
 local saga, history, due, claim = unpack(KEYS)
 local id, owner, fence, version, content = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[7]
 local refused = refusal(saga, owner, fence, version)
@@ -16,9 +17,11 @@ if refused then return {refused} end
 local holder = redis.call('GET', claim)
 local same = '1'
 if holder and holder ~= id then
-  local other = redis.call('HMGET', ARGV[6] .. holder, 'state', 'content', 'deploy', 'deployment')
+  local other = redis.call('HMGET', ARGV[6] .. holder, 'state', 'content', 'deploy', 'deployment',
+    'discarded')
   local ended = other[1] == 'DEAD_LETTERED' or other[1] == 'SKIPPED'
-  if not other[1] or (ended and not other[3] and not other[4]) then
+  local given_up = other[1] == 'DEAD_LETTERED' and other[5]
+  if not other[1] or given_up or (ended and not other[3] and not other[4]) then
     holder = nil
   elseif other[2] ~= content then
     same = ''

@@ -12,8 +12,10 @@
 --       number of fields removed, their names, then pairs of fields set
 --   due mode: lease (milliseconds from now), timer (the same, and the lease is given up),
 --             end (leaves `due`; milliseconds is how long the hash is kept, 0 for ever)
--- Returns OK, DUPLICATE, GONE, FENCED or CONFLICT.
--- Invariants: a saga is in `due` if and only if it is active, and in exactly one state index;
+-- Returns OK, DUPLICATE, GONE, FENCED or CONFLICT; or the error BADTYPE, with the role of a key that
+--       holds another type than it should.
+-- Invariants: all is written or nothing: what would fail halfway is refused before the first write,
+--       and memory that is full refuses the first write itself, never a later one; a saga is in `due` if and only if it is active, and in exactly one state index;
 --       what is counted is counted in the write that does it, once; an event is kept by the write that
 --       publishes it, and no two have the same time (microseconds, later than any before).
 local saga, history, due, from, to, processing, outbound = unpack(KEYS, 1, 7)
@@ -25,6 +27,28 @@ if refused then return refused end
 if redis.call('HGET', saga, 'state') ~= ARGV[5] then return 'CONFLICT' end
 
 local now = clock()
+local broken
+local function must_be(kind, key, role)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then
+    broken = broken or redis.error_reply('BADTYPE ' .. role .. ' is no ' .. kind .. ': a ' .. found)
+  end
+end
+must_be('zset', due, 'set of active sagas')
+must_be('zset', from, 'index of the state left')
+must_be('zset', to, 'index of the state entered')
+if ARGV[9] ~= '' then must_be('list', history, 'history') end
+if ARGV[10] ~= '' then
+  must_be('list', outbound, 'outbound list')
+  must_be('string', event, 'event of the saga')
+end
+if ARGV[10] ~= '' or ARGV[6] == 'ACKED' then must_be('zset', events, 'set of events') end
+if ARGV[11] == '1' then must_be('list', processing, 'processing list') end
+if ARGV[12] ~= '' then must_be('list', dead, 'dead-letter list') end
+if ARGV[13] ~= '' then must_be('list', failures, 'list of failure events') end
+for i = 13 + tonumber(ARGV[14]), #KEYS do must_be('hash', KEYS[i], 'record of a nonce') end
+if broken then return broken end
+
 accept(saga, owner, version, now)
 redis.call('HSET', saga, 'state', ARGV[6])
 local last = 18 + 2 * tonumber(ARGV[18])
@@ -45,7 +69,8 @@ end
 
 if ARGV[10] ~= '' then
   redis.call('LPUSH', outbound, ARGV[10])
-  redis.call('SET', event, ARGV[10], 'NX')
+  -- One of the id before may have an event still: its time begins anew when this one has ended.
+  if not redis.call('SET', event, ARGV[10], 'NX') then redis.call('PERSIST', event) end
   local t = redis.call('TIME')
   local newest = redis.call('ZREVRANGE', events, 0, 0, 'WITHSCORES')[2]
   local at = math.max(t[1] * 1000000 + t[2], tonumber(newest or '0') + 1)
@@ -63,15 +88,42 @@ if ARGV[5] ~= ARGV[6] then
   redis.call('ZADD', to, now, id)
 end
 if ARGV[9] ~= '' then record(history, now, ARGV[9]) end
-if ARGV[6] == 'ACKED' and tonumber(ARGV[16]) > 0 then
-  local kept = tonumber(ARGV[16])
-  redis.call('PEXPIRE', event, ARGV[16])
-  -- A few at a time: more than one is added for each that goes only while the span is shortened.
-  local old = redis.call('ZRANGEBYSCORE', events, '-inf', text((now - kept) * 1000), 'LIMIT', 0, 16)
-  for _, gone in ipairs(old) do
-    redis.call('ZREM', events, gone)
-    redis.call('DEL', ARGV[17] .. gone)
+local keep_ms = tonumber(ARGV[16])
+
+-- Whether the span of an event that was published long ago is over; it counts from its saga's end.
+local function over(gone)
+  local left = redis.call('PTTL', ARGV[17] .. gone)
+  if left ~= -1 then return left == -2 end
+  -- Kept for ever so far: its saga has not ended, or did while events had no span.
+  local ended = redis.call('ZSCORE', to, gone)
+  if not ended then
+    if redis.call('EXISTS', string.sub(saga, 1, -1 - #id) .. gone) == 1 then return false end
+    ended = now -- and was forgotten: nobody knows when
   end
+  local rest = tonumber(ended) + keep_ms - now
+  if rest > 0 then redis.call('PEXPIRE', ARGV[17] .. gone, text(rest)) end
+  return rest <= 0
+end
+
+-- A few at a time: more than one is added for each that goes only while the span is shortened.
+local function prune(first)
+  local count = 0
+  local last_us = text((now - keep_ms) * 1000)
+  local old = redis.call('ZRANGEBYSCORE', events, '-inf', last_us, 'LIMIT', first, 16)
+  for _, gone in ipairs(old) do
+    if over(gone) then
+      redis.call('ZREM', events, gone)
+      redis.call('DEL', ARGV[17] .. gone)
+      count = count + 1
+    end
+  end
+  return count
+end
+
+if ARGV[6] == 'ACKED' and keep_ms > 0 then
+  redis.call('PEXPIRE', event, ARGV[16])
+  -- The oldest first; somewhere else when they are all to stay, so that they hide no others.
+  if prune(0) == 0 then prune(redis.call('TIME')[2] % math.max(1, redis.call('ZCARD', events))) end
 end
 if mode == 'end' then
   redis.call('ZREM', due, id)

@@ -1,17 +1,22 @@
 -- Puts a dead-lettered or waiting saga back to work, by an operator's order.
 -- KEYS: saga, history, due, index DEAD_LETTERED, index of the state resumed to, processing list,
---       dead-letter list
--- ARGV: saga id, version seen, state seen, state resumed to, dead letter ('' for none), history entry
+--       dead-letter list, operation
+-- ARGV: saga id, version seen, state seen, state resumed to, dead letter ('' for none), when the failure
+--       that is meant was ('' for unknown), how long the operation is known (ms), history entry
 -- Returns OK, LEASED (a worker is on it right now), GONE or CONFLICT (it has moved since it was read,
--- or there is nothing to resume to: it is finished, or active in another state).
+-- or there is nothing to resume to: it is finished, or active in another state; or it has failed again
+-- since the failure that is meant).
+-- Sent again after its reply was lost it finds its operation, and answers OK, wherever the saga is by now.
 -- Invariant: the message is back in the processing list in the same write that makes it active.
-local saga, history, due, dead, to, processing, letters = unpack(KEYS)
+local saga, history, due, dead, to, processing, letters, operation = unpack(KEYS)
+if redis.call('EXISTS', operation) == 1 then return 'OK' end
 local id = ARGV[1]
-local held = redis.call('HMGET', saga, 'state', 'version', 'owner', 'message')
+local held = redis.call('HMGET', saga, 'state', 'version', 'owner', 'message', 'failed_at')
 if not held[1] then return 'GONE' end
 if held[1] ~= ARGV[3] or held[2] ~= ARGV[2] then return 'CONFLICT' end
 if held[1] == 'ACKED' or held[1] == 'SKIPPED' then return 'CONFLICT' end
 if held[1] ~= 'DEAD_LETTERED' and held[1] ~= ARGV[4] then return 'CONFLICT' end
+if held[1] == 'DEAD_LETTERED' and (held[5] or '') ~= ARGV[6] then return 'CONFLICT' end
 local now = clock()
 if held[1] ~= 'DEAD_LETTERED' then
   local lease = redis.call('ZSCORE', due, id)
@@ -34,5 +39,6 @@ if held[1] == 'DEAD_LETTERED' then
   end
 end
 redis.call('ZADD', due, now, id)
-record(history, now, ARGV[6])
+record(history, now, ARGV[8])
+redis.call('SET', operation, 'OK', 'PX', ARGV[7])
 return 'OK'

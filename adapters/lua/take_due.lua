@@ -1,10 +1,10 @@
 -- Leases sagas whose lease ran out or whose retry time has come.
 -- KEYS: due
 -- ARGV: owner, lease ms, how many at most, key prefix of sagas, suffix of histories,
---       history entry
+--       history entry, how the leases of the asking worker begin
 -- Returns a list of hashes.
--- Invariants: a saga leaves `due` here only when its hash is gone; `crashes` counts the leases that
---       ran out since the saga came into its state.
+-- Invariants: a saga leaves `due` here only when its hash is gone; `crashes` counts the leases of
+--       other workers that ran out since the saga came into its state: who asks has not died.
 local due, owner, lease, prefix = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[4]
 local now = clock()
 local taken = {}
@@ -18,7 +18,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, AR
     redis.call('HINCRBY', saga, 'fence', 1)
     if held[2] ~= '' then
       redis.call('HINCRBY', saga, 'takeovers', 1)
-      redis.call('HINCRBY', saga, 'crashes', 1)
+      if held[2]:sub(1, #ARGV[7]) ~= ARGV[7] then redis.call('HINCRBY', saga, 'crashes', 1) end
       record(saga .. ARGV[5], now, ARGV[6] .. ',"state":"' .. held[1] .. '","lost":'
         .. cjson.encode(held[2]) .. '}')
     end

@@ -5,8 +5,6 @@ the operator's name in the saga's history, then sent. What is mined is left alon
 """
 
 import asyncio
-import getpass
-import socket
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +13,7 @@ from rich.console import Console
 
 from adapters.rpc import RpcError
 from adapters.rpc_errors import SendVerdict, send_verdict
+from saga.cli.actor import operator
 from saga.cli.desk import Desk, open_desk
 from saga.cli.render import console, print_json, safe
 from saga.cli.replacement import Order, Planned, plan_replacements
@@ -99,7 +98,7 @@ async def _carry_out(
 
     SIDE EFFECTS: transactions of the key, entries in the saga's history.
     """
-    actor = f"{getpass.getuser()}@{socket.gethostname()}"
+    actor = operator()
     signed = [(plan, await _signed(desk, plan)) for plan in planned]
     stored: list[tuple[Planned, Attempt]] = []
     lines: list[Line] = []

@@ -15,6 +15,21 @@ from saga.policy import Policy
 from saga.ports import Chain
 from states.table import TABLE
 
+MOVED = "left alone: it has just moved"
+AGAIN = "left alone: it has failed again since"
+UNREADABLE = "left alone: its saga cannot be read"
+COMPLETE = "already complete: its event was published"
+
+
+def refusal(entry: Entry, saga: Saga | None) -> str | None:
+    """Why a letter of ours is left alone; None when its saga waits with it. `saga` is None for one
+    that does not decode: the entry has met it."""
+    if saga is None:
+        return UNREADABLE
+    if saga.state is not State.DEAD_LETTERED or saga.discarded is not None:
+        return MOVED
+    return None if saga.failed_at == entry.letter.failed_at else AGAIN
+
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """What would become of one letter. The last two are None where the chain was not asked."""
@@ -40,6 +55,8 @@ class Forecaster:
         """`saga`: the one that belongs to the letter, as it is now."""
         if entry.kind == "stale":
             return Outlook(what=f"would only take the entry out: {_fate(entry)}", sends=False)
+        if entry.kind == "ours" and (why := refusal(entry, saga)) is not None:
+            return Outlook(what=why, sends=False)
         if saga is None:
             return await self._message(entry)
         if entry.kind == "foreign" and (
@@ -59,6 +76,13 @@ class Forecaster:
 
     async def _message(self, entry: Entry) -> Outlook:
         """A message without saga: what a new one would do."""
+        back = "its message goes back to the inbound list"
+        if entry.state is not None:
+            return Outlook(what=f"{back}; its saga cannot be read")
+        if await self._views.has_event(entry.letter.saga_id):
+            return Outlook(
+                what=f"would only take the entry out: {COMPLETE}", sends=False, complete=True
+            )
         saga = Saga(
             id=entry.letter.saga_id,
             state=State.RECEIVED,
@@ -68,7 +92,7 @@ class Forecaster:
             created_ms=0,
             updated_ms=0,
         )
-        return await self._asked(saga, "its message goes back to the inbound list", None)
+        return await self._asked(saga, back, None)
 
     async def _asked(self, saga: Saga, how: str, to: State | None) -> Outlook:
         if self._chain is None or self._policy is None:

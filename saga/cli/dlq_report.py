@@ -12,11 +12,13 @@ import msgspec
 from adapters.letter_codec import readable
 from adapters.log_setup import configure_logging
 from adapters.redis_dlq import Entry, RedisDeadLetters
+from adapters.redis_views import RedisViews
 from saga.cli.dlq_choice import Choice, names
 from saga.cli.dlq_plan import Forecaster, Outlook, forecaster
 from saga.cli.render import document, history_documents, print_json, safe
 from saga.config import Settings, StoreSettings, load
-from saga.errors import UsageError
+from saga.errors import TamperedError, UsageError
+from saga.model import Saga
 from saga.store import open_store, redis_keys
 
 _TAIL = 20
@@ -103,8 +105,8 @@ async def _show(name: str, *, ask: bool, as_json: bool) -> None:
     async with AsyncExitStack() as stack:
         views, _ = await stack.enter_async_context(open_store(settings))
         entry = await _found(RedisDeadLetters(views.client, redis_keys(settings)), name)
-        saga = await views.get(entry.letter.saga_id)
-        history = [] if saga is None else await views.history(saga.id)
+        saga, problem = await _saga(views, entry)
+        history = [] if entry.state is None else await views.history(entry.letter.saga_id)
         asked = Forecaster(views)
         if isinstance(settings, Settings):
             asked = await stack.enter_async_context(forecaster(settings, views))
@@ -113,6 +115,7 @@ async def _show(name: str, *, ask: bool, as_json: bool) -> None:
         "message": readable(entry.letter.message),
         "raw_entry": readable(entry.letter.raw),
         "saga": None if saga is None else document(saga),
+        "saga_problem": problem,
         "history": history_documents(history[-_TAIL:]),
         "replay": replay,
     }
@@ -120,6 +123,14 @@ async def _show(name: str, *, ask: bool, as_json: bool) -> None:
         print_json(shown)
     else:
         _print(shown)
+
+
+async def _saga(views: RedisViews, entry: Entry) -> tuple[Saga | None, str | None]:
+    """The saga that belongs to a letter, or why it cannot be read: the letter is shown anyhow."""
+    try:
+        return await views.get(entry.letter.saga_id), None
+    except TamperedError as error:
+        return None, f"cannot be read: {error}"
 
 
 async def _found(letters: RedisDeadLetters, name: str) -> Entry:
@@ -141,7 +152,7 @@ def _print(shown: dict[str, Any]) -> None:
     """Fields a line each, then what is nested, as indented JSON."""
     nested = {"message", "raw_entry", "saga", "history", "replay"}
     for label, value in shown.items():
-        if label not in nested:
+        if label not in nested and value is not None:
             sys.stdout.write(f"{label:<15} {plain(str(value))}\n")
     replay: Outlook = shown["replay"]
     sys.stdout.write(f"{'replay':<15} {plain(replay.what)}\n")

@@ -1,14 +1,13 @@
 """`saga pause` and `saga resume-intake`."""
 
 import asyncio
-import getpass
-import socket
 import sys
 
 import msgspec
 
 from adapters.redis_intake import RedisIntake
 from saga.backpressure import Pause
+from saga.cli.actor import operator
 from saga.cli.render import iso, print_json, safe
 from saga.config import StoreSettings, load
 from saga.errors import UsageError
@@ -29,7 +28,7 @@ def pause_intake(reason: str, *, as_json: bool) -> None:
     """Raises UsageError for a reason that nobody would read."""
     if len(reason) > MAX_REASON:
         raise UsageError(f"--reason has {len(reason)} characters; {MAX_REASON} are the most")
-    by = f"{getpass.getuser()}@{socket.gethostname()}"
+    by = operator()
     before = asyncio.run(_pause(load(StoreSettings), by, reason))
     told = "intake paused: no new messages are taken; sagas under way go on"
     if before is not None:

@@ -1,11 +1,9 @@
 """`saga republish`: events of ACKED sagas once more, for a consumer that has lost what it had."""
 
 import asyncio
-import getpass
 import re
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +23,7 @@ from rich.table import Table
 
 from adapters.log_setup import configure_logging
 from adapters.redis_events import RedisEvents
+from saga.cli.actor import operator
 from saga.cli.render import console, print_json, safe
 from saga.cli.republish_plan import Chosen, RepublishSettings, chosen
 from saga.config import load
@@ -153,7 +152,7 @@ class _Run:
         self._pause = 1 / pace
         self._named = named
         self._id = secrets.token_hex(8)
-        self._actor = f"{getpass.getuser()}@{socket.gethostname()}"
+        self._actor = operator()
         self._report = _Report(as_json=as_json)
         self._sent = 0
         self._place = 0

@@ -1,8 +1,6 @@
 """`saga resume`, also installed as `saga-resume`."""
 
 import asyncio
-import getpass
-import socket
 from collections.abc import AsyncIterator, Sequence
 
 import msgspec
@@ -11,9 +9,10 @@ from rich.table import Table
 from adapters.log_setup import configure_logging
 from adapters.metrics import Metrics
 from adapters.redis_views import RedisViews
+from saga.cli.actor import operator
 from saga.cli.render import console, print_json, safe, styled
 from saga.config import Settings, StoreSettings, load
-from saga.errors import UsageError
+from saga.errors import IllegalEdgeError, UsageError
 from saga.machine import Guard
 from saga.model import Saga, State
 from saga.plan import plan
@@ -69,7 +68,7 @@ async def _chosen(
 
 
 async def _resume(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
-    actor = f"{getpass.getuser()}@{socket.gethostname()}"
+    actor = operator()
     answers = {
         "OK": "resumed",
         "LEASED": "left alone: a worker is on it",
@@ -80,8 +79,11 @@ async def _resume(ids: Sequence[str], states: Sequence[State]) -> list[Line]:
     async with open_store(load(StoreSettings)) as (views, _):
         # All are read first: what is resumed leaves the index that the pages are read from.
         for saga in [saga async for saga in _chosen(views, ids, states)]:
-            to = await views.resume_target(saga, guard)
-            result = "finished: nothing to resume"
+            to, result = None, "finished: nothing to resume"
+            try:
+                to = await views.resume_target(saga, guard)
+            except IllegalEdgeError as error:  # one broken saga must not stop the others
+                result = f"left alone: {error}"
             if to is not None:
                 result = answers[await views.resume(saga, to, actor=actor)]
             lines.append(_line(saga, to, result))

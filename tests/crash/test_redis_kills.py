@@ -18,6 +18,7 @@ from tests.support.fleet import LOOK_SECONDS, Fleet, message
 MESSAGES = 100
 KILLS = 10
 REPLICAS = 2
+LEASE_SECONDS = 1
 BETWEEN_SECONDS = (0.2, 1.0)
 """From one start of Redis to its next death."""
 
@@ -85,3 +86,36 @@ def acked(fleet: Fleet) -> int:
     """How many sagas are done."""
     with fleet.redis as client:
         return int(client.zcard(redis_keys(fleet.settings).index(State.ACKED)))
+
+
+async def test_an_outage_is_no_crash(
+    parts: tuple[EmbeddedValkey, EmbeddedAnvil, dict[str, str]], tmp_path: Path
+) -> None:
+    """Sagas of replicas that live through outages of Redis longer than their leases are nobody's
+    poison, however often that happens."""
+    valkey, anvil, contracts = parts
+    sent = [message(f"outlived-{number}") for number in range(6)]
+    anvil.request("evm_setIntervalMining", 0)
+    leases = {"LEASE_SECONDS": str(LEASE_SECONDS), "MAX_CRASHES": "1"}
+    with Fleet(valkey.url, anvil.url, contracts, tmp_path, **leases) as fleet:
+        for _ in range(REPLICAS):
+            fleet.start()
+            await fleet.until_started()
+        fleet.send(sent)
+        await fleet.until(lambda sagas, _: all(saga.register for saga in sagas.values()))
+        for outages in range(1, 4):
+            valkey.kill()
+            await asyncio.sleep(1.5 * LEASE_SECONDS)
+            valkey.start()
+            for replica in fleet.alive:
+                await fleet.until(
+                    lambda *_, replica=replica, outages=outages: (
+                        fleet.log(replica).count("redis.back") >= outages
+                    )
+                )
+            await asyncio.sleep(1.5 * LEASE_SECONDS)  # in which what has run out is taken
+        anvil.request("evm_setIntervalMining", 1)
+        evidence = await fleet.settled(sent)
+        assert audit(evidence) == []
+        assert {saga.state for saga in evidence.sagas.values()} == {State.ACKED}
+        assert len(fleet.alive) == REPLICAS

@@ -256,10 +256,13 @@ async def test_a_broken_claim_ends_nothing(hook: Webhook) -> None:
     """A bug in what an alert needs is counted, and the next alert is sent."""
 
     class Broken:
-        async def first(self, found: Alert) -> bool:
+        async def held(self, found: Alert) -> float:
             if found.subject == A:
                 raise RuntimeError("a bug")
-            return True
+            return 0.0
+
+        async def told(self, _found: Alert) -> None:
+            pass
 
         async def forget(self, _found: Alert) -> None:
             pass
@@ -314,13 +317,58 @@ async def test_a_failure_is_anybodys(hook: Webhook, corner: Corner) -> None:
 async def test_claimed_twice_by_one(corner: Corner) -> None:
     """A claim whose answer was lost is known as our own, and given back by nobody else."""
     ours, theirs = store_of(corner), store_of(corner)
-    assert await ours.first(alert())
-    assert await ours.first(alert())
-    assert not await theirs.first(alert())
+    assert await ours.held(alert()) == 0
+    assert await ours.held(alert()) == 0
+    assert 0 < await theirs.held(alert()) <= 90
     await theirs.forget(alert())
-    assert not await theirs.first(alert())
+    await theirs.told(alert())
+    assert 0 < await theirs.held(alert()) <= 90
+    await ours.told(alert())
+    assert 3500 < await theirs.held(alert()) <= 3600
     await ours.forget(alert())
-    assert await theirs.first(alert())
+    assert await theirs.held(alert()) == 0
+
+
+async def test_the_teller_dies(hook: Webhook, corner: Corner) -> None:
+    """An alert that a replica has claimed and not delivered is another's once the claim ends: that
+    one asks again."""
+    clock = [0.0]
+    dead = store_of(corner)
+    assert await dead.held(alert()) == 0
+    async with sender_to(hook.url, claims=store_of(corner), monotonic=lambda: clock[0]) as (
+        sender,
+        counts,
+    ):
+        assert sender.offer(alert())
+        await counts.until(1)
+        assert not sender.offer(alert())
+        clock[0] = 90
+        (key,) = await corner.client.keys(f"{corner.keys.prefix}alert:*")
+        await corner.client.delete(key)  # as its time does
+        assert sender.offer(alert())
+        await counts.until(2)
+        clock[0] = 180
+        assert not sender.offer(alert())
+    assert [*counts] == [("low_balance", "elsewhere"), ("low_balance", "sent")]
+    assert len(hook.requests) == 1
+
+
+async def test_low_filled_low(hook: Webhook, corner: Corner) -> None:
+    """A balance that is low again soon after it was filled is told again, by whoever sees it, and
+    that it is filled again too."""
+    low, filled = alert(), alert(kind=AlertKind.BALANCE_FILLED)
+    async with (
+        sender_to(hook.url, claims=store_of(corner)) as (one, ones),
+        sender_to(hook.url, claims=store_of(corner)) as (two, twos),
+    ):
+        for number, found in enumerate((low, filled, low, filled), 1):
+            assert one.offer(found)
+            await ones.until(number)
+            assert two.offer(found)
+            await twos.until(number)
+    told = [each["event"] for each in hook.documents]
+    assert told == ["low_balance", "balance_filled"] * 2
+    assert twos == {("low_balance", "elsewhere"): 2, ("balance_filled", "elsewhere"): 2}
 
 
 async def test_without_redis(hook: Webhook, corner: Corner) -> None:

@@ -157,7 +157,7 @@ async def test_pause_is_kept(mortal: EmbeddedValkey) -> None:
         assert pause.at_ms > 1_600_000_000_000
         assert await intake.resume() == pause
         assert (await intake.look()).pause is None
-        for raw in (b"{", b'{"by": 1}', b"\xff"):
+        for raw in (b"{", b'{"by": 1}', b"\xff", b'{"x":' + b"[" * 5000):
             await corner.client.set(corner.keys.pause, raw)
             assert (await intake.look()).pause == UNREADABLE
         await corner.client.delete(corner.keys.pause)

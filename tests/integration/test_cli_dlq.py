@@ -9,16 +9,19 @@ from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from adapters.redis_codec import dead_letter
-from adapters.redis_dlq import PAGE
+from adapters.redis_dlq import PAGE, RedisDeadLetters
+from saga.cli.dlq_plan import Forecaster, refusal
 from saga.messages import identify
 from saga.model import Lease, Saga, State
 from tests.integration.lua.store import Corner, fail, opened
 from tests.support.chain import Node
 from tests.support.commands import ROOT, Ended, command
 from tests.support.fleet import Fleet, message
+from tests.support.redis_proxy import open_redis_proxy
 
 MakeFleet = Callable[..., Fleet]
 MANY = 10_000
@@ -289,13 +292,88 @@ async def test_stale_letters(dlq: Dlq) -> None:
     """Law 2: the letter of a saga that works again is taken out, and the saga is left alone."""
     saga = await dlq.dead("a")
     worker = dlq.corner.worker()
+    (letter,) = await dlq.entries()
     again = await dlq.corner.read(await dlq.corner.begin(worker, saga.message))
+    assert await dlq.entries() == []
+    await dlq.put(letter)  # as releases left it there
     (line,) = await dlq.lines("list")
     assert (line["entry"], line["saga_state"]) == ("stale", "VALIDATED")
     (done,) = await dlq.lines("replay", "--all", "--execute")
     assert done["result"] == "entry taken out"
     assert await dlq.entries() == []
     assert await dlq.corner.read(again) == again
+
+
+async def test_one_bad_saga(dlq: Dlq) -> None:
+    """A saga that cannot be read, or that no edge leads back from, stops no other; what is said
+    before is what is done, and nothing is done to it."""
+    first, broken, unreadable, last = [await dlq.dead(model) for model in "abcd"]
+    corner = dlq.corner
+    await corner.client.hset(corner.keys.saga(broken.id), "failed_in", "ACKED")
+    await corner.client.hset(corner.keys.saga(unreadable.id), "version", "x")
+    for arguments in (("discard", "c", "--reason", "r"), ("replay", "c", "--execute")):
+        (line,) = await dlq.lines(*arguments)
+        assert (line["result"], line["done"]) == ("left alone: its saga cannot be read", False)
+    shown = await dlq.said("show", "c", "--json")
+    assert shown.status == 0, shown.err
+    assert shown.document["id"] == unreadable.id
+    assert shown.document["saga"] is None
+    assert "cannot be read" in shown.document["saga_problem"]
+    assert shown.document["replay"]["what"] == "left alone: its saga cannot be read"
+    assert shown.document["history"]
+    assert "saga_problem" in (await dlq.said("show", "c")).out
+    done = await dlq.lines("replay", "--all", "--execute")
+    assert [line["done"] for line in done] == [True, False, False, True]
+    assert "no edge" in done[1]["result"]
+    assert await dlq.corner.indexes(first) == await dlq.corner.indexes(last) == [State.VALIDATED]
+    resumed = await command(dlq.settings, "resume", "--all", "--json")
+    assert "no edge" in json.loads(resumed.out)["result"]
+    assert len(await dlq.entries()) == 2
+
+
+async def test_failed_again(dlq: Dlq) -> None:
+    """Law 2: a letter that was read before its saga failed anew gives no order for that."""
+    saga = await dlq.dead("a")
+    views, letters = dlq.corner.views, RedisDeadLetters(dlq.corner.client, dlq.corner.keys)
+    (old,) = [entry async for entry in letters.entries()]
+    newer = msgspec.structs.replace(saga, failed_at="2099-01-01T00:00:00.000Z")
+    assert refusal(old, saga) is None
+    assert refusal(old, newer) == "left alone: it has failed again since"
+    assert (await Forecaster(views).of(old, newer)).what == refusal(old, newer)
+    assert refusal(old, None) == "left alone: its saga cannot be read"
+
+
+async def test_complete_orphan(dlq: Dlq) -> None:
+    """Law 1: the letter of a saga that is gone, whose event was published, is only taken out."""
+    saga = await dlq.dead("a")
+    keys = dlq.corner.keys
+    await dlq.corner.client.delete(keys.saga(saga.id))
+    await dlq.corner.client.set(keys.event(saga.id), b"{}")
+    shown = await dlq.said("show", saga.id, "--json")
+    assert shown.document["replay"]["complete"]
+    (done,) = await dlq.lines("replay", "--all", "--execute")
+    assert done["result"] == "already complete: its event was published"
+    assert (done["done"], await dlq.entries()) == (True, [])
+    assert await dlq.corner.listed(keys.inbound) == []
+
+
+async def test_redis_goes_away(valkey: Any, dlq: Dlq) -> None:
+    """What was done before Redis went away is said before the error."""
+    await dlq.put(foreign("a"), foreign("b"))  # the oldest is the first
+    async with open_redis_proxy(valkey.url) as proxy:
+        proxy.keep(message("b").decode())
+        settings = dlq.settings | {"REDIS_URL": proxy.url}
+        running = asyncio.create_task(
+            command(settings, "dlq", "replay", "--all", "--execute", "--json")
+        )
+        await proxy.met.wait()
+        proxy.away = True
+        await proxy.end()
+        ended = await running
+    assert ended.status != 0
+    (line,) = [json.loads(line) for line in ended.out.splitlines()]
+    assert line["result"] == "message put on the inbound list"
+    assert "after 1 of 2" in ended.err
 
 
 async def test_two_replays_at_once(dlq: Dlq) -> None:

@@ -19,6 +19,7 @@ from adapters.embedded import (
 )
 from adapters.preflight import check_chain, check_redis
 from adapters.redis_client import connect
+from adapters.redis_keys import RedisKeys
 from adapters.rpc_pool import RpcPool
 from adapters.strategies import PROXY
 from saga.config import Settings
@@ -222,11 +223,14 @@ async def test_several_problems(node: Node) -> None:
 
 # --- Redis.
 
+LISTS = {"INBOUND_QUEUE": "in", "OUTBOUND_QUEUE": "out"}
+KEYS = RedisKeys(inbound="in", processing="p", outbound="out", dead_letters="d")
 
-async def redis_problems(url: str) -> list[str]:
+
+async def redis_problems(url: str, *, keys: RedisKeys | None = None) -> list[str]:
     client: Redis = connect(url)
     try:
-        return await check_redis(client)
+        return await check_redis(client, lists=LISTS if keys else None, keys=keys)
     finally:
         await client.aclose()
 
@@ -241,6 +245,69 @@ async def test_redis_away() -> None:
     found = await redis_problems(f"redis://:secret@127.0.0.1:{free_port()}/0")
     assert found == ["REDIS_URL: Redis does not answer (ConnectionError); is it running there?"]
     assert isinstance(found[0], Absence)
+
+
+async def test_unknown_host() -> None:
+    """A host that no name server knows yet is one to wait for, as a node is."""
+    found = await redis_problems("redis://redis.invalid:6379/0")
+    (line,) = found
+    assert line.startswith("REDIS_URL: ")
+    assert isinstance(line, Absence)
+
+
+@pytest.mark.parametrize(
+    ("keys", "commands", "what"),
+    [
+        (["*"], [], None),
+        (["*"], ["-info"], "run INFO"),
+        (["*"], ["-evalsha", "-type"], "run EVALSHA, TYPE"),
+        (["*"], ["-@scripting"], "run SCRIPT LOAD, EVALSHA"),
+        (["*"], ["-setrange"], "run SETRANGE"),
+        (["in", "out"], [], "touch the keys hokusai:saga:*"),
+        (["hokusai:saga:*"], [], "touch the keys in, out"),
+        (["hokusai:saga:*", "in"], ["-info"], "run INFO or touch the keys out"),
+    ],
+)
+async def test_not_allowed(
+    valkey: EmbeddedValkey, keys: list[str], commands: list[str], what: str | None
+) -> None:
+    """All that Redis does not allow its user is one line, and finding it out changes nothing."""
+    url = valkey.url.replace("://", "://part:pass@")
+    client: Redis = connect(valkey.url)
+    try:
+        await client.acl_setuser(
+            "part",
+            enabled=True,
+            passwords=["+pass"],
+            keys=keys,
+            commands=["+@all", *commands],
+            reset=True,
+        )
+        before = await client.dbsize()
+        found = await redis_problems(url, keys=KEYS)
+        assert await client.dbsize() == before
+    finally:
+        await client.acl_deluser("part")
+        await client.aclose()
+    assert found == (
+        [f"REDIS_URL: the user may not {what}: grant it (ACL SETUSER)"] if what else []
+    )
+
+
+async def test_not_a_database(valkey: EmbeddedValkey) -> None:
+    """A database number that Redis does not have is one line about the number."""
+    (line,) = await redis_problems(valkey.url.replace("/0", "/99"))
+    assert line.startswith(
+        "REDIS_URL: Redis refuses the database number (DB index is out of range)"
+    )
+    assert not isinstance(line, Absence)
+
+
+async def test_no_sentinel(valkey: EmbeddedValkey) -> None:
+    """An ordinary Redis where sentinels are meant is not called a matter of passwords."""
+    (line,) = await redis_problems(f"redis+sentinel://127.0.0.1:{valkey.port}/main/0")
+    assert "is no sentinel (port 26379?)" in line
+    assert not isinstance(line, Absence)
 
 
 async def test_redis_loading() -> None:
@@ -286,6 +353,26 @@ async def test_evicting_redis(valkey: EmbeddedValkey) -> None:
         ]
     finally:
         await client.config_set("maxmemory-policy", "noeviction")
+        await client.aclose()
+
+
+async def test_a_list_that_is_none(valkey: EmbeddedValkey) -> None:
+    """Something else under the name of a list is one line with its setting; no list is well."""
+    lists = {"INBOUND_QUEUE": "pf:in", "OUTBOUND_QUEUE": "pf:out", "FAILURE_QUEUE": "pf:failed"}
+    client: Redis = connect(valkey.url)
+    try:
+        await client.lpush("pf:in", "a")
+        await client.set("pf:out", "a")
+        assert await check_redis(client, "none", lists) == [
+            (
+                "OUTBOUND_QUEUE: pf:out is a string in Redis, not a list; delete it, or name "
+                "another list"
+            )
+        ]
+        await client.delete("pf:out")
+        assert await check_redis(client, "none", lists) == []
+    finally:
+        await client.delete("pf:in", "pf:out")
         await client.aclose()
 
 

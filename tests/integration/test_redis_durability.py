@@ -21,7 +21,7 @@ from tests.integration.lua.store import Corner, Worker, intent, opened
 from tests.integration.test_preflight import redis_that_says
 from tests.support.chain import Node
 from tests.support.fleet import Fleet, message
-from tests.support.lane import AT_ONCE, lane_side
+from tests.support.lane import AT_ONCE, NO_BUMPS, lane_side
 
 
 @pytest.fixture(autouse=True)
@@ -219,6 +219,32 @@ async def test_the_keeper_waits(primary: EmbeddedValkey, node: Node) -> None:
         for _ in range(5):
             await trusting.round()
         assert lane.in_pool == 1
+
+
+async def test_the_keeper_waits_once(primary: EmbeddedValkey, node: Node) -> None:
+    """However many nonces are due, a keeper's round waits once for what is on no replica."""
+    node.mine()  # what another test has left in the pool
+    async with lane_side(node, primary.url) as lane:
+        for name in ("one", "two", "three", "four"):
+            await lane.intended(name)
+        careful = RedisLane(
+            lane.corner.client,
+            lane.corner.keys,
+            chain_id=node.chain_id,
+            sender=lane.lane.sender,
+            durability="replica",
+        )
+        node.hold_blocks()
+        keeper = lane._replace(lane=careful).keeper(pace=NO_BUMPS)
+        await lane.corner.client.config_resetstat()
+        await keeper.round()
+        calls = (await lane.corner.client.info("commandstats"))["cmdstat_wait"]["calls"]
+        assert calls == 1
+        assert lane.in_pool == 0
+        trusting = lane.keeper("other", pace=NO_BUMPS)
+        await keeper.resign()
+        await trusting.round()
+        assert lane.in_pool == 4
 
 
 # --- The start.

@@ -193,7 +193,7 @@ async def test_only_golden_fields(corner: Corner) -> None:
         assert given.saga is not None
         saga = await walk(worker, given.saga, state)
     await corner.lapse(saga)
-    (saga,) = await worker.take_due(1)
+    (saga,) = await corner.worker("w2").take_due(1)
     taken = await corner.client.hgetall(corner.keys.saga(saga.id))  # what the next move drops
     why = {"error": "no", "error_class": "conflict"}
     owner = {"duplicate_of": "a" * 32, "conflicts_with": "b" * 32}

@@ -3,14 +3,18 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 
 from adapters.embedded import EmbeddedAnvil, EmbeddedValkey, free_port
+from saga import start
 from saga.audit import audit
+from saga.chain_parts import ChainParts
 from saga.model import State
 from tests.support.chain import Node
 from tests.support.fleet import REFUSED_TO_START, Fleet, message
@@ -124,6 +128,7 @@ async def test_stopped_while_waiting(fleet_here: MakeFleet, mortal: EmbeddedValk
     await fleet.until_logged(waiting, "start.waiting")
     waiting.terminate()
     assert await ended(waiting) == 0
+    assert "start.goes_on" not in events(fleet.log(waiting))
     mortal.start()
 
 
@@ -172,6 +177,59 @@ async def test_wrong_server(fleet_here: MakeFleet, blocks: Node) -> None:
     assert await ended(replica) == REFUSED_TO_START
     (line,) = lines(fleet.log(replica))
     assert line.startswith("saga: REDIS_URL: ")
+
+
+async def test_not_allowed(fleet_here: MakeFleet, mortal: EmbeddedValkey) -> None:
+    """What Redis does not allow its user is one line at the start; taken away in mid-run it shuts
+    the intake, named, and the process lives; given back, work goes on."""
+    fleet, url = fleet_here(), mortal.url.replace("://", f"://part:{SECRET}@")
+    with fleet.redis as client:
+        client.acl_setuser(
+            "part", enabled=True, passwords=[f"+{SECRET}"], keys=["*"], commands=["+@all", "-info"]
+        )
+    refused = fleet.start(REDIS_URL=url)
+    assert await ended(refused) == REFUSED_TO_START
+    assert lines(fleet.log(refused)) == [
+        "saga: REDIS_URL: the user may not run INFO: grant it (ACL SETUSER)"
+    ]
+    with fleet.redis as client:
+        client.acl_setuser("part", enabled=True, commands=["+@all"], keys=["*"])
+    replica = fleet.start(REDIS_URL=url, HTTP_PORT=str(port := free_port()))
+    await until_ready(port, 200)
+    with fleet.redis as client:
+        client.acl_setuser("part", enabled=True, commands=["-llen"])
+    await until_ready(port, 503, "intake stopped (store): Redis does not allow", "llen")
+    assert replica.poll() is None
+    with fleet.redis as client:
+        client.acl_setuser("part", enabled=True, commands=["+llen"])
+    await until_ready(port, 200)
+    fleet.send([raw := message("allowed")])
+    assert audit(await fleet.settled([raw])) == []
+    assert SECRET not in fleet.log(replica)
+
+
+async def test_hangs_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that neither fails nor succeeds is told all the same."""
+    monkeypatch.setattr(start, "HANGS_SECONDS", 0)
+    stopping, standing = asyncio.Event(), start.Standing()
+
+    async def attempt() -> ChainParts:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def told(_logger: object, _name: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        said.append(line["event"])
+        stopping.set()
+        raise structlog.DropEvent
+
+    said: list[str] = []
+    before = structlog.get_config()["processors"]
+    structlog.configure(processors=[told])
+    try:
+        assert await start.until_there(attempt, standing, stopping, wait=True) is None
+    finally:
+        structlog.configure(processors=before)
+    assert said == ["start.waiting"]
 
 
 # --- In mid-run.

@@ -177,6 +177,36 @@ async def test_reopened(corner: Corner, failed_in: State) -> None:
     assert await walk(other, reopened, State.ACKED)
 
 
+@pytest.mark.parametrize("raw", [message(), b"\xff"])
+async def test_reopened_letter(corner: Corner, raw: bytes) -> None:
+    """Law 2: the write that reopens a dead-lettered saga takes its letter, and no other, out."""
+    worker = corner.worker()
+    await fail(worker, await corner.begin(worker, message("other")))
+    others = await corner.listed(corner.keys.dead_letters)
+    await fail(worker, await corner.begin(worker, raw))
+    await corner.begin(worker, raw)
+    assert worker.outcome == b"REOPENED"
+    assert await corner.listed(corner.keys.dead_letters) == others
+    before = await corner.contents()
+    assert (await worker.scripts.again())[0] == b"REOPENED"  # type: ignore[index]
+    assert await corner.contents() == before
+
+
+async def test_reopened_letter_of_before(corner: Corner) -> None:
+    """A letter that was made of an older version opens nothing: the hash is given anew."""
+    worker = corner.worker()
+    await fail(worker, await corner.begin(worker))
+    await corner.deliver(message())
+    reopened = (await corner.admit(worker, message())).saga
+    assert reopened is not None
+    call = worker.scripts.last
+    await fail(worker, reopened)
+    await corner.deliver(message())
+    before = await corner.contents()
+    assert (await worker.scripts.call(*call))[0] == b"DEAD"  # type: ignore[index]
+    assert await corner.contents() == before
+
+
 @pytest.mark.parametrize("sent", [False, True])
 async def test_reopened_without_its_model(corner: Corner, sent: bool) -> None:
     """A saga that lost its model before it sent anything asks anew; one that sent goes on."""

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from adapters.redis_dlq import RedisDeadLetters
 from saga.errors import LeaseLostError
 from saga.model import Saga, State
 from tests.integration.lua.store import (
@@ -130,6 +131,24 @@ async def test_kept_after_adoption(corner: Corner) -> None:
     first = await advance(worker, first, State.TOKEN_DEPLOYED, deployment=DEPLOYMENT)
     await fail(worker, first)
     assert (await claimed(corner, worker, n=1)).claim == first.id
+
+
+async def test_passes_on_from_discarded(corner: Corner) -> None:
+    """Law 1 is the chain's fence: a discarded saga keeps no model, not even with an intent."""
+    worker = corner.worker()
+    first = await walk(worker, await claimed(corner, worker), State.VALIDATED)
+    given = (await worker.propose(first, intent(0), spent=0, known=0)).saga
+    assert given is not None
+    await fail(worker, given)
+    dead = await corner.read(first)
+    letters = RedisDeadLetters(corner.client, corner.keys)
+    (entry,) = [entry async for entry in letters.entries()]
+    assert await letters.discard(dead, entry.letter, reason="wrong", actor="op") == "OK"
+    saga = await corner.begin(worker, message(MODEL, n=1))
+    told = await corner.views.claimed(saga, MODEL, "d")
+    second = await worker.claim_model(saga, MODEL, "d")
+    assert (told.claim, told.claim_same) == (second.claim, second.claim_same) == (saga.id, True)
+    assert await holder(corner) == second.id
 
 
 async def test_one_of_many(corner: Corner) -> None:

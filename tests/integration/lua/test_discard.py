@@ -75,6 +75,37 @@ async def test_moved(corner: Corner, how: str) -> None:
     assert await corner.contents() == before
 
 
+async def failed_again(corner: Corner, saga: Saga) -> Saga:
+    """The saga, resumed by somebody else and dead once more, at another time."""
+    assert await corner.views.resume(saga, State.VALIDATED, actor="other") == "OK"
+    worker = corner.worker()
+    (taken,) = await worker.take_due(1)
+    again = await corner.read(await fail(worker, taken, error="another fault", why="conflict"))
+    if again.failed_at == saga.failed_at:  # within one millisecond
+        await corner.client.hset(corner.keys.saga(saga.id), "failed_at", "2099-01-01T00:00:00Z")
+    return await corner.read(saga)
+
+
+async def test_failed_again(corner: Corner) -> None:
+    """Law 2: an order that names an older failure does not touch the newer one."""
+    letters = Letters(corner)
+    saga = await dead(corner)
+    (old,) = await letters.all()
+    again = await failed_again(corner, saga)
+    before = await corner.contents()
+    answer = await letters.discard(again, old.letter, reason="r", actor="op")
+    assert answer == "CONFLICT"
+    answer = await corner.views.resume(
+        again,
+        State.VALIDATED,
+        actor="op",
+        letter=old.letter.raw,
+        failed_at=old.letter.failed_at,
+    )
+    assert answer == "CONFLICT"
+    assert await corner.contents() == before
+
+
 async def test_resumed_by_hand(corner: Corner) -> None:
     """A discarded saga that is resumed after all is discarded no more."""
     letters = Letters(corner)

@@ -86,6 +86,7 @@ async def test_pruned(corner: Corner) -> None:
     for saga in old:
         await walk(ever, saga, State.ACKED)
     await corner.client.zadd(corner.keys.events, {saga.id: n for n, saga in enumerate(old)})
+    await corner.client.zadd(corner.keys.index(State.ACKED), {saga.id: 1 for saga in old})
     new = [await published(corner, worker, number) for number in (20, 21)]
     await walk(worker, new[0], State.ACKED)
     assert [saga_id for saga_id, _ in await order(corner)] == [
@@ -105,6 +106,72 @@ async def test_published_again_by_another_saga_of_the_id(corner: Corner) -> None
     await corner.client.zadd(corner.keys.events, {saga.id: 5})
     await worker.move(saga, State.PUBLISHED, Change(saga=saga, event=EVENT))
     assert await corner.client.get(corner.keys.event(saga.id)) == b"as it was"
+    assert await order(corner) == [(saga.id, 5)]
+
+
+async def long_ago(corner: Corner, *sagas: Saga) -> None:
+    """Published long before the span."""
+    await corner.client.zadd(corner.keys.events, {saga.id: n for n, saga in enumerate(sagas, 1)})
+
+
+async def test_span_begins_with_the_end(corner: Corner) -> None:
+    """A saga that is acknowledged long after its publication has its event for the whole span."""
+    worker = corner.worker(event_retention_seconds=60)
+    saga = await published(corner, worker, 1)
+    await long_ago(corner, saga)
+    await walk(worker, saga, State.ACKED)
+    assert 59_000 < await corner.client.pttl(corner.keys.event(saga.id)) <= 60_000
+    assert await order(corner) == [(saga.id, 1)]
+    await corner.client.delete(corner.keys.event(saga.id))  # as its span does
+    await walk(worker, await published(corner, worker, 2), State.ACKED)
+    assert saga.id not in dict(await order(corner))
+
+
+async def test_of_a_saga_that_has_not_ended(corner: Corner) -> None:
+    """The event of a saga that waits for its end is kept, however long that is; so many of them
+    hide no other whose time is over."""
+    worker = corner.worker(event_retention_seconds=60)
+    waiting = [await published(corner, worker, number) for number in range(16)]
+    await long_ago(corner, *waiting)
+    await walk(worker, await published(corner, worker, 20), State.ACKED)
+    assert await corner.client.exists(*(corner.keys.event(saga.id) for saga in waiting)) == 16
+    gone = {f"{number:032x}": 100 for number in range(200)}
+    await corner.client.zadd(corner.keys.events, gone)
+    for number in range(21, 30):
+        await walk(worker, await published(corner, worker, number), State.ACKED)
+    kept = dict(await order(corner))
+    assert {saga.id for saga in waiting} <= set(kept)
+    assert len(set(kept) & set(gone)) < len(gone)
+
+
+async def test_kept_for_ever_before(corner: Corner) -> None:
+    """An event that had no span gets what is left of one, counted from its saga's end, or a whole
+    one where nobody knows the end any more."""
+    ever, worker = corner.worker(), corner.worker("w2", event_retention_seconds=60)
+    ended, forgotten = [await published(corner, ever, number) for number in (1, 2)]
+    for saga in (ended, forgotten):
+        await walk(ever, saga, State.ACKED)
+    await long_ago(corner, ended, forgotten)
+    half = await corner.now_ms() - 30_000
+    await corner.client.zadd(corner.keys.index(State.ACKED), {ended.id: half})
+    await corner.client.zrem(corner.keys.index(State.ACKED), forgotten.id)
+    await corner.client.delete(corner.keys.saga(forgotten.id))
+    await walk(worker, await published(corner, worker, 3), State.ACKED)
+    assert 0 < await corner.client.pttl(corner.keys.event(ended.id)) <= 30_000
+    assert 30_000 < await corner.client.pttl(corner.keys.event(forgotten.id)) <= 60_000
+
+
+async def test_done_anew(corner: Corner) -> None:
+    """A saga that is done anew keeps its event until it has ended again, and the span after."""
+    worker = corner.worker(event_retention_seconds=60)
+    saga = await corner.begin_in(worker, State.REGISTERED)
+    key = corner.keys.event(saga.id)
+    await corner.client.set(key, b"as it was", px=1_000)
+    await corner.client.zadd(corner.keys.events, {saga.id: 5})
+    saga = await worker.move(saga, State.PUBLISHED, Change(saga=saga, event=EVENT))
+    assert await corner.client.pttl(key) == -1
+    await walk(worker, saga, State.ACKED)
+    assert 59_000 < await corner.client.pttl(key) <= 60_000
     assert await order(corner) == [(saga.id, 5)]
 
 

@@ -111,3 +111,18 @@ async def test_failure_of_the_lost(corner: Corner, loss: str) -> None:
     with pytest.raises(LeaseLostError):
         await fail(worker, saga)
     assert (await failures(corner), told) == ([], [])
+
+
+async def test_one_reason(corner: Corner) -> None:
+    """No secret in any record: entry, event, history and hash give one reason, masked and cut."""
+    worker = corner.worker()
+    saga = await corner.begin_in(worker, State.VALIDATED)
+    action = Fail(ErrorClass.RETRIES, f"{URL} said {'x' * 100_000} (tried 3 times)")
+    await worker.move(saga, State.DEAD_LETTERED, change_of(saga, action))
+    (event,), (letter,) = await failures(corner), await corner.listed(corner.keys.dead_letters)
+    last = json.loads((await corner.listed(corner.keys.history(saga.id)))[-1])
+    stored = (await corner.read(saga)).error
+    assert stored == event["error"] == json.loads(letter)["error"] == last["note"]
+    assert stored is not None
+    assert stored.startswith("https://node.example/*** said xxx")
+    assert stored.endswith("xxx (tried 3 times)")

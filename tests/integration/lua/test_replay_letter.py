@@ -4,8 +4,10 @@ import msgspec
 import pytest
 
 from adapters.embedded import EmbeddedValkey
+from adapters.redis_views import OPERATION_KEPT_MS
 from saga.errors import StoreUnavailableError
-from tests.integration.lua.store import Corner, message, opened
+from saga.model import State
+from tests.integration.lua.store import Corner, message, opened, walk
 from tests.integration.lua.test_discard import Letters, dead
 
 
@@ -39,9 +41,22 @@ async def test_twice(corner: Corner) -> None:
     (entry,) = await letters.all()
     assert await letters.replay(entry, actor="op") == "OK"
     before = await corner.contents()
-    assert await letters.scripts.again() == b"MISSING"
     assert await letters.replay(entry, actor="op") == "MISSING"
     assert await corner.contents() == before
+
+
+async def test_retried(corner: Corner) -> None:
+    """A replay whose reply was lost gives its answer again, also when a like entry came since."""
+    letters = Letters(corner)
+    await corner.client.lpush(corner.keys.dead_letters, b"x")
+    (entry,) = await letters.all()
+    assert await letters.replay(entry, actor="op") == "OK"
+    await corner.client.lpush(corner.keys.dead_letters, b"x")
+    before = await corner.contents()
+    assert await letters.scripts.again() == b"OK"
+    assert await corner.contents() == before
+    operation = letters.scripts.last[1][-1]
+    assert 0 < await corner.client.pttl(operation) <= OPERATION_KEPT_MS
 
 
 async def test_same_bytes(corner: Corner) -> None:
@@ -64,6 +79,25 @@ async def test_orphan(corner: Corner) -> None:
     assert await letters.replay(entry, actor="op") == "OK"
     assert await corner.listed(corner.keys.inbound) == [saga.message]
     assert (await corner.begin(worker, saga.message)).id == saga.id
+
+
+async def test_complete(corner: Corner) -> None:
+    """Law 1: the letter of a saga that is gone brings nothing back whose event was published."""
+    letters = Letters(corner)
+    saga = await dead(corner)
+    (entry,) = await letters.all()
+    published = await corner.begin(corner.worker(), saga.message)
+    await walk(corner.worker(), published, State.ACKED)
+    await corner.client.delete(corner.keys.saga(saga.id), corner.keys.history(saga.id))
+    await corner.client.lpush(corner.keys.dead_letters, entry.letter.raw)  # of an older release
+    assert await letters.replay(entry, actor="op") == "COMPLETE"
+    assert await corner.listed(corner.keys.dead_letters) == []
+    assert await corner.listed(corner.keys.inbound) == []
+    (line,) = await corner.listed(corner.keys.audit)
+    assert "its event was published" in msgspec.json.decode(line)["note"]
+    before = await corner.contents()
+    assert await letters.scripts.again() == b"COMPLETE"
+    assert await corner.contents() == before
 
 
 async def test_no_memory() -> None:

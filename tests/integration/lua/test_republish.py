@@ -147,3 +147,26 @@ async def test_named(corner: Corner) -> None:
     await corner.client.delete(corner.keys.saga(saga.id))
     assert await events.named("model_1") == by_id
     assert await events.named("nobody") is None
+
+
+async def test_trimmed_meanwhile(corner: Corner) -> None:
+    """Retention that takes ended sagas away while they are read hides none that stays."""
+    index = corner.keys.index(State.ACKED)
+    ids = [f"{n:032x}" for n in range(1200)]
+    await corner.client.zadd(index, {saga_id: 1000 + n for n, saga_id in enumerate(ids)})
+    seen: list[str] = []
+    async for each in Events(corner).published():
+        if not seen:
+            await corner.client.zremrangebyscore(index, "-inf", 1099)
+        seen.append(each.saga_id)
+    assert seen == ids
+
+
+async def test_ended_at_once(corner: Corner) -> None:
+    """More sagas of one millisecond than a page has are all read, once, from a time on."""
+    index = corner.keys.index(State.ACKED)
+    early, ids = [f"a{n:031x}" for n in range(3)], [f"b{n:031x}" for n in range(1700)]
+    await corner.client.zadd(index, dict.fromkeys(early, 4) | dict.fromkeys(ids, 5) | {"c": 6})
+    assert [each.saga_id async for each in Events(corner).published(4001)] == [*ids, "c"]
+    found = [each.saga_id async for each in Events(corner).published()]
+    assert found == [*early, *ids, "c"]

@@ -7,6 +7,7 @@ from tests.integration.lua.store import (
     EVENT,
     PATH,
     Corner,
+    Recorder,
     advance,
     fail,
     intent,
@@ -230,6 +231,22 @@ async def test_no_jump(corner: Corner) -> None:
     waiting = await corner.read(saga)
     before = await corner.contents()
     assert await corner.views.resume(waiting, State.PUBLISHED, actor="operator") == "CONFLICT"
+    assert await corner.contents() == before
+
+
+async def test_retried(corner: Corner) -> None:
+    """A resume whose reply was lost answers OK again, wherever a worker has brought the saga."""
+    scripts = Recorder(corner.client)
+    corner.views._scripts = scripts
+    saga = await dead(corner)
+    assert await corner.views.resume(saga, State.VALIDATED, actor="operator") == "OK"
+    before = await corner.contents()
+    assert await scripts.again() == b"OK"
+    assert await corner.contents() == before
+    (taken,) = await corner.worker().take_due(1)
+    await walk(corner.worker(), taken, State.ACKED)
+    before = await corner.contents()
+    assert await scripts.again() == b"OK"
     assert await corner.contents() == before
 
 

@@ -70,7 +70,7 @@ async def test_each_takeover_counts(corner: Corner) -> None:
     saga = await corner.begin(corner.worker())
     for count in (1, 2, 3):
         await corner.lapse(saga)
-        (taken,) = await corner.worker(f"w{count}").take_due(1)
+        (taken,) = await corner.worker(f"x{count}").take_due(1)
         assert (taken.takeovers, taken.crashes) == (count, count)
         assert taken.lease.fence == count + 1
 
@@ -88,8 +88,8 @@ async def test_crashes_of_a_state(corner: Corner, to: State) -> None:
 
 async def test_writes_within_a_state_keep_crashes(corner: Corner) -> None:
     """What a worker does without moving the saga says nothing of what it dies of next."""
-    worker = corner.worker()
-    await corner.lapse(await corner.begin(worker))
+    worker = corner.worker("w2")
+    await corner.lapse(await corner.begin(corner.worker()))
     (taken,) = await worker.take_due(1)
     await worker.postpone(taken, seconds=0, attempts=1, error="later")
     assert (await corner.read(taken)).crashes == 1
@@ -156,3 +156,16 @@ async def test_flushed(corner: Corner) -> None:
     await corner.client.script_flush()
     assert await worker.take_due(10) == []
     assert (await corner.begin(worker)).version == 1
+
+
+async def test_own_lease(corner: Corner) -> None:
+    """A worker that takes its own saga anew, since the store was away for longer than its lease,
+    has not died of it."""
+    worker = corner.worker()
+    saga = await corner.begin(worker)
+    await corner.lapse(saga)
+    (taken,) = await worker.take_due(1)
+    assert (taken.takeovers, taken.crashes) == (1, 0)
+    await corner.lapse(taken)
+    (taken,) = await corner.worker("w").take_due(1)
+    assert (taken.takeovers, taken.crashes) == (2, 1), "w is no beginning of w1's leases"

@@ -36,6 +36,10 @@ SCRIPT = "Error running script (call to f_12ab): @user_script:9: @user_script: 9
         (MasterDownError("Link with MASTER is down"), "primary_down"),
         (BusyLoadingError("Redis is loading the dataset in memory"), "loading"),
         (ResponseError("BUSY Redis is busy running a script."), "busy"),
+        (NoPermissionError("User u has no permissions to run the 'get' command"), "permission"),
+        (NoPermissionError("No permissions to access a key"), "permission"),
+        (ResponseError("ACL failure in script: No permissions to access a key"), "permission"),
+        (ResponseError(f"{SCRIPT}NOPERM this user has no permissions"), "permission"),
         (AuthenticationError("WRONGPASS"), "credentials"),
         (ConnectionError("Connection refused"), "away"),
         (TimeoutError("Timeout reading"), "away"),
@@ -54,7 +58,6 @@ def test_causes(error: RedisError, cause: str) -> None:
     [
         ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
         ResponseError("unknown command 'OOM '"),
-        NoPermissionError("this user has no permissions"),
         DataError("Invalid input"),
     ],
 )

@@ -28,6 +28,7 @@ def everything(found: RedisKeys) -> list[str]:
         found.event("x"),
         found.events,
         found.republishing("x"),
+        found.operation("x"),
         found.audit,
         found.lanes,
         found.lanes_listed,

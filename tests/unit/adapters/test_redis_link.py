@@ -54,10 +54,23 @@ def test_malformed_option() -> None:
 
 
 @pytest.mark.parametrize(
-    ("silent", "refused", "known", "lasting"),
-    [(0, 0, 0, True), (1, 0, 0, False), (0, 2, 0, True), (1, 2, 0, False), (0, 0, 3, False)],
+    ("silent", "refused", "known", "strange", "lasting"),
+    [
+        (0, 0, 0, 0, "no primary of this name"),
+        (1, 0, 0, 0, None),
+        (0, 2, 0, 0, "refuse the credentials"),
+        (1, 2, 0, 0, None),
+        (0, 0, 3, 0, None),
+        (0, 0, 0, 1, "is no sentinel"),
+        (0, 1, 0, 1, "is no sentinel"),
+        (1, 0, 0, 1, None),
+    ],
 )
-def test_no_primary(*, silent: int, refused: int, known: int, lasting: bool) -> None:
-    """A start is refused for a wrong name or password alone: what is down comes up again."""
-    error = NoPrimaryError(silent=silent, refused=refused, known=known)
-    assert (unreached(error) is not None) is lasting
+def test_no_primary(
+    *, silent: int, refused: int, known: int, strange: int, lasting: str | None
+) -> None:
+    """A start is refused for a wrong name, port or password alone: what is down comes up again."""
+    error = NoPrimaryError(silent=silent, refused=refused, known=known, strange=strange)
+    line = unreached(error)
+    assert (line is not None) is (lasting is not None)
+    assert lasting is None or (line is not None and lasting in line)

@@ -170,7 +170,41 @@ def test_repeats_forgets() -> None:
     found = Repeats(60)
     for number in range(1000):
         assert found.allows(alert(subject=str(number)), number)
-    assert len(found._given) <= 60
+    assert len(found._until) <= 60
+
+
+def test_an_end_is_news() -> None:
+    """That a balance is filled makes that it is low news again, and the other way round."""
+    found = Repeats(3600)
+    low, filled = alert(AlertKind.LOW_BALANCE), alert(AlertKind.BALANCE_FILLED)
+    assert [found.allows(each, 1) for each in (low, filled, low, filled)] == [True] * 4
+    assert not found.allows(filled, 2)
+    assert found.allows(alert(AlertKind.LOW_BALANCE, B), 2)
+    assert not found.allows(alert(AlertKind.LOW_BALANCE, B), 3)
+
+
+def test_deferred() -> None:
+    """What another tells is asked for again when its claim ends, and never later than without."""
+    found = Repeats(60)
+    assert found.allows(alert(), 0)
+    found.defer(alert(), 10)
+    found.defer(alert(), 1000)
+    assert not found.allows(alert(), 9)
+    assert found.allows(alert(), 10)
+    found.defer(alert(subject=B), 1000)
+    assert found.allows(alert(subject=B), 11)
+
+
+def test_a_letter_again() -> None:
+    """A saga that is resumed and fails again is told again; the same failure is not."""
+    saga = make(State.VALIDATED)
+    times = ["2024-01-27T10:01:30.123Z", "2024-01-27T10:11:30.123Z"]
+    first, again = (
+        of_failure(failure_of(saga, saga, failed_at=at, network="sepolia")) for at in times
+    )
+    found = Repeats(3600)
+    assert [found.allows(each, 1) for each in (first, first, again)] == [True, False, True]
+    assert first.saga_id == again.saga_id == saga.id
 
 
 def test_every_kind_has_a_severity() -> None:

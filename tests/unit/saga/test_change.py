@@ -5,6 +5,7 @@ from saga.actions import Advance, Fail, Skip
 from saga.change import change_of, left_behind
 from saga.costs import Cost, raised
 from saga.model import ErrorClass, Saga, State, Step
+from saga.redaction import MAX_REASON
 from states.validated import decide
 from tests.support.sagas import (
     DEPLOYMENT,
@@ -93,6 +94,16 @@ def test_left_and_found_paid() -> None:
     change = change_of(saga, action)
     assert spent(change.saga) == (1_021_000, 2 * 10**15 + 7)
     assert raised(saga, change.saga).deployments == 1
+
+
+@pytest.mark.parametrize("kind", [Fail, Skip])
+def test_reasons_as_kept(kind: type[Fail] | type[Skip]) -> None:
+    """No secret and no flood is stored: error and note are one text, masked and cut."""
+    url = "https://eth-mainnet.g.alchemy.com/v2/SECRETKEY0123456789"
+    change = change_of(make(State.VALIDATED), kind(ErrorClass.RETRIES, f"{url} {'x' * 9_000} end"))
+    assert change.note == change.saga.error
+    assert "SECRETKEY" not in str(change.note)
+    assert len(change.note or "") == MAX_REASON
 
 
 def test_left_behind() -> None:

@@ -1,8 +1,10 @@
 import asyncio
 from collections.abc import Mapping
 
+import pytest
 from structlog.testing import capture_logs
 
+from saga import intake
 from saga.backpressure import IntakeLook, Pause, Reason
 from saga.errors import StoreUnavailableError
 from saga.intake import IntakeGate
@@ -21,6 +23,14 @@ class Desk:
         if isinstance(self.found, StoreUnavailableError):
             raise self.found
         return self.found
+
+
+class Silent(Desk):
+    """Never answers."""
+
+    async def look(self) -> IntakeLook:
+        await asyncio.Event().wait()
+        raise AssertionError
 
 
 def gate_of(desk: Desk, told: list[Mapping[Reason, str]]) -> IntakeGate:
@@ -95,6 +105,18 @@ async def test_away() -> None:
         "intake.resumed",
         "redis.back",
     ]
+
+
+async def test_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that gets no answer is told and shuts the gate: nothing waits for redis-py's tries."""
+    monkeypatch.setattr(intake, "LOOK_LIMIT_SECONDS", 0)
+    desk = Silent()
+    gate = gate_of(desk, [])
+    with capture_logs() as lines:
+        await gate.look()
+    assert not gate.is_open
+    assert [line["event"] for line in lines] == ["redis.unavailable"]
+    assert lines[0]["error"].startswith("Redis: no answer within")
 
 
 async def test_refused_between_looks() -> None:
