@@ -46,7 +46,7 @@ check: $(SETUP) ## ruff, mypy --strict, import contracts, generated files, unit 
 	$(BIN)/python -m saga.diagram --check
 	$(BIN)/python -m saga.schemas --check
 	$(BIN)/python -m saga.settings_table --check
-	$(BIN)/python -m pytest -q tests/unit
+	$(BIN)/python -m pytest -q -n 2 tests/unit
 
 test: $(SETUP) ## every test, on a real Valkey and a real EVM node
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
