@@ -1,5 +1,6 @@
 """The turns of deployments under DEPLOYMENTS_PER_HOUR, for all replicas."""
 
+import math
 from typing import cast
 
 from redis.asyncio import Redis
@@ -17,7 +18,7 @@ class RedisTurns:
     def __init__(self, client: "Redis", keys: RedisKeys, *, pause_seconds: float) -> None:
         self._scripts = Scripts(client)
         self._keys = keys
-        self._pause_ms = int(pause_seconds * 1000)
+        self._pause_ms = math.ceil(pause_seconds * 1000)
 
     @translated
     async def turn(self, saga_id: str) -> float:

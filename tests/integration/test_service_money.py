@@ -81,8 +81,7 @@ async def test_balance_to_keep(own_node: Node, fleet_on: MakeFleet) -> None:
 
 
 async def test_throttle(own_node: Node, fleet_on: MakeFleet) -> None:
-    """Three replicas together never deploy faster than DEPLOYMENTS_PER_HOUR, nor in bursts; and
-    not much slower: their turns are taken."""
+    """Three replicas together never deploy faster than DEPLOYMENTS_PER_HOUR, nor in bursts."""
     fleet = fleet_on(own_node, DEPLOYMENTS_PER_HOUR="3600")
     for _ in range(3):
         fleet.start()
@@ -99,7 +98,6 @@ async def test_throttle(own_node: Node, fleet_on: MakeFleet) -> None:
     at_ms.sort()
     # Any window of a minute has at most 60 of them and one more.
     assert min(b - a for a, b in pairwise(at_ms)) >= 1000
-    assert at_ms[-1] - at_ms[0] < 2 * 1000 * len(sent)
 
 
 class PriceServer:
